@@ -1,0 +1,1 @@
+"""The App Container Image format: bytes in, values out. No network, no root."""

@@ -1,0 +1,1 @@
+"""Discovery: an image name to URLs to files."""

@@ -1,0 +1,1 @@
+"""The runtime: the store, pods, isolation, networking, the command line."""
