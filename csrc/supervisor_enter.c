@@ -1,0 +1,189 @@
+/* Enter: one more process in a running pod, confined as the app's own are. */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "supervisor.h"
+
+static int complain(const struct error *error) {
+        fprintf(stderr, "%s: cannot %s: %s\n", plan_string(plan->verb), error->text, strerror(error->number));
+        return 254;
+}
+
+/* The helper between us and the process: inside all namespaces but its child's new pid. It never outlives us, and is
+ * not dumpable from before it joins the pod (CVE-2016-9962). */
+static _Noreturn void join(const struct rkt_process *process, int socket, int error_fd) {
+        struct event event = { .type = EVENT_GO };
+        struct stdio stdio = { 0, 1, 2, false };
+        struct error error = { 0 };
+        int master, slave = -1, gate[2];
+        pid_t pid;
+        char byte;
+
+        (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (receive_event(socket, &event, NULL, NULL) <= 0)
+                _exit(254);
+        if (setns(plan->target_fd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) {
+                (void) fail(&error, errno, "join the pod's namespaces");
+                goto give_up;
+        }
+        if (chdir("/") < 0) {
+                (void) fail(&error, errno, "enter the app's root");
+                goto give_up;
+        }
+        if (process->stdio == RKT_STDIO_TTY) {
+                if (terminal_open(&master, &slave, &error) < 0)
+                        goto give_up;
+                (void) fchown(slave, process->uid, 5);
+                stdio = (struct stdio) { slave, slave, slave, true };
+                event = (struct event) { .type = EVENT_TTY };
+                if (send_event(socket, &event, master, 0) < 0)
+                        _exit(254);
+                close(master);
+        }
+        if (pipe2(gate, O_CLOEXEC) < 0) {
+                (void) fail(&error, errno, "make a pipe");
+                goto give_up;
+        }
+        pid = fork();
+        if (pid < 0) {
+                (void) fail(&error, errno, "fork");
+                goto give_up;
+        }
+        if (pid == 0) {
+                close(gate[1]);
+                if (read(gate[0], &byte, 1) != 1)
+                        _exit(254);
+                process_exec(process, &stdio, error_fd);
+        }
+        event = (struct event) { .type = EVENT_PID };
+        if (send_event(socket, &event, -1, pid) < 0 || receive_event(socket, &event, NULL, NULL) <= 0)
+                _exit(254);
+        (void) !write(gate[1], "", 1);
+        /* The child is the supervisor's to wait for: it was made a child of ours, so pass its end on. */
+        close(error_fd);
+        close(gate[0]);
+        close(gate[1]);
+        if (slave >= 0)
+                close(slave);
+        for (;;) {
+                int status;
+
+                if (waitpid(pid, &status, 0) == pid)
+                        _exit(wait_status_code(status));
+                if (errno != EINTR)
+                        _exit(254);
+        }
+
+give_up:
+        (void) !write(error_fd, &error, sizeof(error));
+        _exit(254);
+}
+
+int enter_run(void) {
+        static struct relay relay = { .master = -1 };
+        const struct rkt_process *process = PLAN_ARRAY(struct rkt_process, PLAN_ARRAY(struct rkt_app, plan->apps)->processes);
+        _cleanup_close_ int signal_fd = -1;
+        struct event event = { .type = EVENT_GO };
+        struct error error = { 0 };
+        int pair[2], pipe_fds[2], status = 0, r, on = 1;
+        pid_t helper, entered = 0;
+        bool socket_open = true;
+        sigset_t all;
+
+        sigfillset(&all);
+        (void) sigprocmask(SIG_SETMASK, &all, NULL);
+        signal_fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (signal_fd < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0) {
+                (void) fail(&error, errno, "set up the helper");
+                return complain(&error);
+        }
+        (void) setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+        helper = fork();
+        if (helper < 0) {
+                (void) fail(&error, errno, "fork");
+                return complain(&error);
+        }
+        if (helper == 0) {
+                close(pair[0]);
+                close(pipe_fds[0]);
+                join(process, pair[1], pipe_fds[1]);
+        }
+        close(pair[1]);
+        close(pipe_fds[1]);
+        /* The cgroup before the namespaces: the cgroup namespace's root is then ours too. */
+        r = cgroups_attach(helper, -1, &error);
+        if (r < 0) {
+                (void) kill(helper, SIGKILL);
+                return complain(&error);
+        }
+        (void) send_event(pair[0], &event, -1, 0);
+
+        for (;;) {
+                struct pollfd polled[] = {
+                        { .fd = signal_fd, .events = POLLIN },
+                        { .fd = socket_open ? pair[0] : -1, .events = POLLIN },
+                        { .fd = relay.master >= 0 && relay.input_open && relay.to_master == 0 ? STDIN_FILENO : -1, .events = POLLIN },
+                        { .fd = relay.master, .events = (short) ((relay.to_caller == 0 ? POLLIN : 0) | (relay.to_master > 0 ? POLLOUT : 0)) },
+                        { .fd = relay.to_caller > 0 ? STDOUT_FILENO : -1, .events = POLLOUT },
+                };
+                struct signalfd_siginfo info;
+
+                if (poll(polled, 5, -1) < 0)
+                        continue;
+                if (polled[1].revents) {
+                        int master = -1;
+
+                        r = receive_event(pair[0], &event, &master, event.type == EVENT_PID ? NULL : &entered);
+                        socket_open = r > 0;
+                        if (r > 0 && event.type == EVENT_TTY)
+                                relay_start(&relay, master);
+                        if (r > 0 && event.type == EVENT_PID) {
+                                if (cgroups_attach(entered, 0, &error) < 0) {
+                                        (void) kill(helper, SIGKILL);
+                                        (void) complain(&error);
+                                }
+                                event.type = EVENT_GO;
+                                (void) send_event(pair[0], &event, -1, 0);
+                        }
+                }
+                if (relay.master >= 0)
+                        relay_step(&relay, polled[2].revents, polled[3].revents & POLLOUT, polled[3].revents & (POLLIN | POLLHUP), polled[4].revents);
+                if (polled[0].revents && read(signal_fd, &info, sizeof(info)) == sizeof(info)) {
+                        if (info.ssi_signo == SIGWINCH)
+                                relay_resize(&relay);
+                        else if (info.ssi_signo != SIGCHLD && entered > 0)
+                                (void) kill(entered, (int) info.ssi_signo);
+                        if (info.ssi_signo == SIGCHLD && waitpid(helper, &status, WNOHANG) == helper)
+                                break;
+                }
+        }
+        if (relay.master >= 0) {
+                for (;;) {
+                        struct pollfd last = { .fd = relay.master, .events = POLLIN };
+
+                        if (poll(&last, 1, 0) <= 0 || !(last.revents & POLLIN))
+                                break;
+                        relay_step(&relay, false, false, true, true);
+                        while (relay.to_caller > 0)
+                                relay_step(&relay, false, false, false, true);
+                }
+                relay_finish(&relay);
+        }
+        if (process_wait_exec(pipe_fds[0], &error) < 0)
+                return complain(&error);
+        return wait_status_code(status);
+}

@@ -1,0 +1,406 @@
+/* Pid 1 of a pod: builds the roots, starts the apps, reaps, forwards signals, ends the pod. */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "supervisor.h"
+
+struct app {
+        pid_t pid;
+        uint32_t next;
+        int32_t code;
+        int mount_ns;
+        bool failed;
+        bool ended;
+};
+
+static struct app apps[MAX_APPS];
+static struct stdio streams[MAX_APPS];
+static int to_supervisor;
+static bool cgroup_done, stopping;
+static struct timespec stop_at;
+
+static _Noreturn void give_up(int32_t app, const struct error *error) {
+        struct event event = { .type = EVENT_ERROR, .app = app, .error = *error };
+
+        (void) send_event(to_supervisor, &event, -1, 0);
+        _exit(254);
+}
+
+/* The supervisor has put us where we belong; from now on our cgroup is the root of what we see. */
+static int enter_cgroup(struct error *reterr) {
+        struct event event;
+
+        if (cgroup_done)
+                return 0;
+        if (receive_event(to_supervisor, &event, NULL, NULL) <= 0 || event.type != EVENT_GO)
+                _exit(254); /* the supervisor is gone, or has said why itself */
+        if (plan->flags & RKT_NEW_CGROUP && unshare(CLONE_NEWCGROUP) < 0)
+                return fail(reterr, errno, "make a cgroup namespace");
+        cgroup_done = true;
+        return 0;
+}
+
+static int loopback_up(struct error *reterr) {
+        _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        struct ifreq request = { .ifr_name = "lo" };
+
+        if (fd < 0)
+                return fail(reterr, errno, "open a socket");
+        if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+                return fail(reterr, errno, "read the state of lo");
+        request.ifr_flags |= IFF_UP | IFF_RUNNING;
+        if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+                return fail(reterr, errno, "bring up lo");
+        return 0;
+}
+
+static int build_root(const struct rkt_app *app, struct error *reterr) {
+        const struct rkt_op *ops = PLAN_ARRAY(struct rkt_op, app->ops);
+        _cleanup_close_ int root_fd = -1;
+        int r;
+
+        for (uint32_t i = 0; i < app->ops.count; i++) {
+                if (root_fd < 0 && ops[i].kind != RKT_OP_OVERLAY) {
+                        root_fd = open(plan_string(app->root), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+                        if (root_fd < 0)
+                                return fail(reterr, errno, "open the root %s", plan_string(app->root));
+                }
+                if (ops[i].flags & RKT_OP_AFTER_CGROUP) {
+                        r = enter_cgroup(reterr);
+                        if (r < 0)
+                                return r;
+                }
+                r = root_apply(root_fd, &ops[i], reterr);
+                if (r < 0)
+                        return r;
+        }
+        return root_pivot(root_fd, reterr);
+}
+
+/* The second and later apps' mount namespaces: each is made by a child that does nothing else. */
+static int build_elsewhere(const struct rkt_app *app, int32_t index, int *ret_mount_ns, struct error *reterr) {
+        int pair[2], r, status;
+        struct event event = { .type = EVENT_GO };
+        pid_t pid;
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return fail(reterr, errno, "make a socket");
+        pid = fork();
+        if (pid < 0)
+                return fail(reterr, errno, "fork");
+        if (pid == 0) {
+                int ns;
+
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                if (unshare(CLONE_NEWNS) < 0) {
+                        (void) fail(reterr, errno, "make a mount namespace");
+                        give_up(index, reterr);
+                }
+                /* Opened through the host's /proc, which is still there. */
+                ns = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+                if (ns < 0)
+                        (void) fail(reterr, errno, "open the mount namespace");
+                if (ns < 0 || build_root(app, reterr) < 0 || send_event(pair[1], &event, ns, 0) < 0)
+                        give_up(index, reterr);
+                _exit(0);
+        }
+        close(pair[1]);
+        r = receive_event(pair[0], &event, ret_mount_ns, NULL);
+        close(pair[0]);
+        if (waitpid(pid, &status, 0) < 0 || status != 0 || r <= 0)
+                _exit(254); /* it has said why */
+        return 0;
+}
+
+static int start_process(int32_t index, const struct rkt_process *process, struct error *reterr) {
+        struct app *app = &apps[index];
+        _cleanup_close_ int null_fd = -1;
+        struct stdio stdio = streams[index];
+        struct event started = { .type = EVENT_PID, .app = index };
+        int pipe_fds[2], gate[2], r;
+        char byte;
+
+        if (process->stdio == RKT_STDIO_NULL || stdio.in < 0) {
+                null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+                if (null_fd < 0)
+                        return fail(reterr, errno, "open /dev/null");
+                if (stdio.in < 0)
+                        stdio.in = null_fd;
+                if (process->stdio == RKT_STDIO_NULL)
+                        stdio.out = stdio.err = null_fd;
+        }
+        if (pipe2(pipe_fds, O_CLOEXEC) < 0 || pipe2(gate, O_CLOEXEC) < 0)
+                return fail(reterr, errno, "make a pipe");
+        app->pid = fork();
+        if (app->pid < 0)
+                return fail(reterr, errno, "fork");
+        if (app->pid == 0) {
+                struct error error;
+
+                close(gate[1]);
+                if (read(gate[0], &byte, 1) != 1)
+                        _exit(254);
+                if (app->mount_ns >= 0 && setns(app->mount_ns, CLONE_NEWNS) < 0) {
+                        (void) fail(&error, errno, "enter the app's mount namespace");
+                        (void) !write(pipe_fds[1], &error, sizeof(error));
+                        _exit(254);
+                }
+                process_exec(process, &stdio, pipe_fds[1]);
+        }
+        close(pipe_fds[1]);
+        close(gate[0]);
+        /* The supervisor learns the pid as it is outside, and moves the process to the app's cgroups. */
+        started.value = (int32_t) process->role;
+        r = send_event(to_supervisor, &started, -1, app->pid);
+        if (r >= 0)
+                r = receive_event(to_supervisor, &started, NULL, NULL) > 0 && started.type == EVENT_GO ? 0 : -EPIPE;
+        if (r >= 0)
+                r = (int) write(gate[1], "", 1);
+        close(gate[1]);
+        if (r < 0) {
+                close(pipe_fds[0]);
+                return fail(reterr, -r, "report to the supervisor");
+        }
+        r = process_wait_exec(pipe_fds[0], reterr);
+        close(pipe_fds[0]);
+        if (r < 0) {
+                (void) waitpid(app->pid, NULL, 0);
+                app->pid = 0;
+        }
+        return r;
+}
+
+static void begin_stop(int signal_number) {
+        for (uint32_t i = 0; i < plan->apps.count; i++)
+                if (apps[i].pid > 0)
+                        (void) kill(apps[i].pid, signal_number);
+        if (stopping)
+                return;
+        stopping = true;
+        clock_gettime(CLOCK_MONOTONIC, &stop_at);
+        stop_at.tv_sec += plan->stop_timeout_ms / 1000;
+        stop_at.tv_nsec += plan->stop_timeout_ms % 1000 * 1000000;
+        if (stop_at.tv_nsec >= 1000000000) {
+                stop_at.tv_sec++;
+                stop_at.tv_nsec -= 1000000000;
+        }
+}
+
+static void end_app(int32_t index) {
+        struct app *app = &apps[index];
+        struct event event = { .type = EVENT_EXITED, .app = index, .value = app->code };
+
+        app->ended = true;
+        (void) send_event(to_supervisor, &event, -1, 0);
+        if (app->failed && !stopping)
+                begin_stop(SIGTERM);
+}
+
+/* Start what comes next of an app: its pre-start handlers, its main program, its post-stop handlers. */
+static void advance(int32_t index) {
+        const struct rkt_app *plan_app = PLAN_ARRAY(struct rkt_app, plan->apps) + index;
+        const struct rkt_process *processes = PLAN_ARRAY(struct rkt_process, plan_app->processes);
+        struct app *app = &apps[index];
+
+        while (app->next < plan_app->processes.count) {
+                const struct rkt_process *process = &processes[app->next++];
+                struct event event = { .type = EVENT_ERROR, .app = index };
+
+                if ((app->failed || stopping) && process->role != RKT_ROLE_POST_STOP)
+                        continue;
+                if (start_process(index, process, &event.error) >= 0) {
+                        if (process->role == RKT_ROLE_MAIN) {
+                                event = (struct event) { .type = EVENT_STARTED, .app = index };
+                                (void) send_event(to_supervisor, &event, -1, 0);
+                        }
+                        return;
+                }
+                app->failed = true;
+                app->code = 254;
+                (void) send_event(to_supervisor, &event, -1, 0);
+        }
+        end_app(index);
+}
+
+static void process_ended(int32_t index, int status) {
+        const struct rkt_app *plan_app = PLAN_ARRAY(struct rkt_app, plan->apps) + index;
+        const struct rkt_process *processes = PLAN_ARRAY(struct rkt_process, plan_app->processes);
+        struct app *app = &apps[index];
+        int code = wait_status_code(status);
+
+        app->pid = 0;
+        if (processes[app->next - 1].role == RKT_ROLE_MAIN || (code != 0 && app->code == 0))
+                app->code = app->code == 0 ? code : app->code;
+        if (code != 0)
+                app->failed = true;
+        advance(index);
+}
+
+static void reap(void) {
+        for (;;) {
+                int status;
+                pid_t pid = waitpid(-1, &status, WNOHANG);
+
+                if (pid <= 0)
+                        return;
+                for (uint32_t i = 0; i < plan->apps.count; i++)
+                        if (apps[i].pid == pid) {
+                                process_ended((int32_t) i, status);
+                                break;
+                        }
+        }
+}
+
+static bool all_ended(void) {
+        for (uint32_t i = 0; i < plan->apps.count; i++)
+                if (!apps[i].ended)
+                        return false;
+        return true;
+}
+
+static int time_left(void) {
+        struct timespec now;
+        long long ms;
+
+        if (!stopping)
+                return -1;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        ms = (stop_at.tv_sec - now.tv_sec) * 1000LL + (stop_at.tv_nsec - now.tv_nsec) / 1000000;
+        return ms > 0 ? (int) ms : 0;
+}
+
+static void loop(int signal_fd) {
+        while (!all_ended()) {
+                struct pollfd polled = { .fd = signal_fd, .events = POLLIN };
+                struct signalfd_siginfo info;
+                int left = time_left();
+
+                if (poll(&polled, 1, left) == 0 || left == 0)
+                        return; /* with us every process of the pod dies */
+                if (read(signal_fd, &info, sizeof(info)) != sizeof(info))
+                        continue;
+                switch (info.ssi_signo) {
+                case SIGCHLD:
+                        reap();
+                        break;
+                case SIGTERM:
+                case SIGINT:
+                        if (stopping && info.ssi_signo == SIGINT)
+                                return;
+                        begin_stop(SIGTERM);
+                        break;
+                default:
+                        for (uint32_t i = 0; i < plan->apps.count; i++)
+                                if (apps[i].pid > 0)
+                                        (void) kill(apps[i].pid, (int) info.ssi_signo);
+                }
+        }
+}
+
+static int set_up(struct error *reterr, int32_t *ret_app) {
+        const struct rkt_app *plan_apps = PLAN_ARRAY(struct rkt_app, plan->apps);
+        const struct rkt_op *pod_ops = PLAN_ARRAY(struct rkt_op, plan->pod_ops);
+        int r;
+
+        *ret_app = -1;
+        if (plan->netns_fd >= 0 && setns(plan->netns_fd, CLONE_NEWNET) < 0)
+                return fail(reterr, errno, "enter the network namespace");
+        if (plan->flags & RKT_NEW_UTS && *plan_string(plan->hostname)
+            && sethostname(plan_string(plan->hostname), strlen(plan_string(plan->hostname))) < 0)
+                return fail(reterr, errno, "set the hostname %s", plan_string(plan->hostname));
+        if (plan->flags & RKT_LOOPBACK) {
+                r = loopback_up(reterr);
+                if (r < 0)
+                        return r;
+        }
+        if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                return fail(reterr, errno, "make the mounts private");
+        for (uint32_t i = 0; i < plan->pod_ops.count; i++) {
+                r = root_apply(plan->pod_fd, &pod_ops[i], reterr);
+                if (r < 0)
+                        return r;
+        }
+        if (plan->apps.count > 1) {
+                r = enter_cgroup(reterr);
+                if (r < 0)
+                        return r;
+        }
+        for (uint32_t i = plan->apps.count; i > 1; i--) {
+                *ret_app = (int32_t) i - 1;
+                r = build_elsewhere(&plan_apps[i - 1], *ret_app, &apps[i - 1].mount_ns, reterr);
+                if (r < 0)
+                        return r;
+        }
+        *ret_app = 0;
+        r = build_root(&plan_apps[0], reterr);
+        if (r < 0)
+                return r;
+        return enter_cgroup(reterr);
+}
+
+_Noreturn void init_run(int socket, const struct stdio *stdios, pid_t supervisor) {
+        const struct rkt_process *first;
+        struct error error = { 0 };
+        _cleanup_close_ int signal_fd = -1;
+        sigset_t all;
+        int32_t where;
+
+        (void) supervisor;
+        to_supervisor = socket;
+        memcpy(streams, stdios, sizeof(struct stdio) * plan->apps.count);
+        for (uint32_t i = 0; i < plan->apps.count; i++)
+                apps[i].mount_ns = -1;
+        /* Nobody in the pod may trace us or read our memory and fds (CVE-2016-9962). */
+        (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void) prctl(PR_SET_DUMPABLE, 0);
+        (void) prctl(PR_SET_NAME, "rkt-py-init");
+        (void) setsid();
+        (void) umask(0);
+        if (set_up(&error, &where) < 0)
+                give_up(where, &error);
+
+        first = PLAN_ARRAY(struct rkt_process, PLAN_ARRAY(struct rkt_app, plan->apps)->processes);
+        if (first->stdio == RKT_STDIO_TTY) {
+                struct event event = { .type = EVENT_TTY };
+                int master, slave;
+
+                if (terminal_open(&master, &slave, &error) < 0 || terminal_console(slave, &error) < 0)
+                        give_up(0, &error);
+                (void) fchown(slave, first->uid, 5);
+                if (send_event(to_supervisor, &event, master, 0) < 0
+                    || receive_event(to_supervisor, &event, NULL, NULL) <= 0)
+                        _exit(254);
+                close(master);
+                streams[0] = (struct stdio) { slave, slave, slave, true };
+        }
+
+        sigfillset(&all);
+        (void) sigprocmask(SIG_BLOCK, &all, NULL);
+        signal_fd = signalfd(-1, &all, SFD_CLOEXEC);
+        if (signal_fd < 0) {
+                (void) fail(&error, errno, "receive signals");
+                give_up(-1, &error);
+        }
+        for (uint32_t i = 0; i < plan->apps.count; i++)
+                advance((int32_t) i);
+        loop(signal_fd);
+        _exit(0);
+}
