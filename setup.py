@@ -6,6 +6,7 @@ Everything else about the package is in pyproject.toml.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,18 +50,14 @@ class Program:
     def command(self, output: str) -> list[str]:
         """Return the compiler's command line.
 
-        musl starts a static program 0.3 ms earlier than glibc (no relocation of its string functions by CPU) and
+        musl starts a static program 0.3 ms earlier than glibc, which first asks the CPU what it can do, and
         makes it 14 kB instead of 700; where it is not installed, glibc does the same work.
         """
         compiler = os.environ.get("CC", "gcc").split()
         if self.musl and shutil.which("musl-gcc"):
-            compiler = [
-                "musl-gcc",
-                "-idirafter",
-                "/usr/include",
-                "-idirafter",
-                "/usr/include/x86_64-linux-gnu",
-            ]
+            kernel_headers = ("/usr/include", f"/usr/include/{platform.machine()}-linux-gnu")
+            compiler = ["musl-gcc", "-include", "csrc/musl.h"]
+            compiler += [f"-idirafter{path}" for path in kernel_headers]
         sections = ["-ffunction-sections", "-fdata-sections"]
         libraries = [f"-l{name}" for name in self.libraries]
         flags = [*WARNINGS, *HARDENING, *REPRODUCIBLE, *sections, *self.flags]

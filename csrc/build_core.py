@@ -12,10 +12,8 @@ CSRC = Path(__file__).parent
 
 def declarations(header: str) -> str:
     """Return a header as cffi reads it: without include guards and #includes, whole in everything else."""
-    guard = re.compile(
-        r"^[ \t]*#[ \t]*(?:include|ifndef|endif|pragma|define[ \t]+\w+[ \t]*$).*\n", re.MULTILINE
-    )
-    return guard.sub("", header)
+    guard = r"^[ \t]*#[ \t]*(?:include|ifndef|endif|pragma|define[ \t]+\w+[ \t]*$).*\n"
+    return re.sub(guard, "", header, flags=re.MULTILINE)
 
 
 ffi = FFI()

@@ -1,0 +1,1 @@
+"""Tests mirror the packages; tests/system drives the installed command."""
