@@ -1,18 +1,19 @@
 """Paths: where everything is, spelled once.
 
-    /var/lib/rkt-py/                    --dir
-        cas/image/KEY/                  an image; KEY is "sha512-" and 64 hex digits
-            aci                         the archive's bytes as they came, compressed or not
-            manifest                    the image manifest's bytes
-            info                        JSON: full hash, name, size, times
-            rootfs/                     the archive's rootfs, extracted
-        cas/tmp/                        images being written; a lock says by whom
-        cas/seccomp/                    compiled filters
-        pods/STATE/UUID/                embryo prepare prepared run exited-garbage garbage
-        locks/
-    /run/rkt-py/                        gone at reboot
-        networks/NAME/                  leases
-    /etc/rkt-py/  /usr/lib/rkt-py/      configuration, local over system
+/var/lib/rkt-py/                    --dir
+    cas/image/KEY/                  an image; KEY is "sha512-" and 64 hex digits
+        aci                         the archive's bytes as they came, compressed or not
+        manifest                    the image manifest's bytes
+        info                        JSON: full hash, name, size, times
+        rootfs/                     the archive's rootfs, extracted
+    cas/tree/ID/rootfs/             images with dependencies or a whitelist, laid out
+    cas/tmp/                        images and trees being written; a lock says by whom
+    cas/seccomp/                    compiled filters
+    pods/STATE/UUID/                embryo prepare prepared run exited-garbage garbage
+    locks/
+/run/rkt-py/                        gone at reboot
+    networks/NAME/                  leases
+/etc/rkt-py/  /usr/lib/rkt-py/      configuration, local over system
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Paths:
         return f"{self.data}/cas/image"
 
     @property
+    def trees(self) -> str:
+        return f"{self.data}/cas/tree"
+
+    @property
     def image_tmp(self) -> str:
         return f"{self.data}/cas/tmp"
 
@@ -56,6 +61,9 @@ class Paths:
 
     def image(self, key: str) -> str:
         return f"{self.images}/{key}"
+
+    def tree(self, identity: str) -> str:
+        return f"{self.trees}/{identity}"
 
     def pods(self, state: str) -> str:
         return f"{self.data}/pods/{state}"
