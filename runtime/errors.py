@@ -16,7 +16,12 @@ from rkt_py.aci.errors import RktError
 
 
 class UsageError(RktError):
-    """The command line cannot be understood."""
+    """The command line cannot be understood. `command` is the path of the verb whose help may be shown."""
+
+    def __init__(self, message: str, command: tuple[str, ...] = (), exit_code: int = 254) -> None:
+        super().__init__(message)
+        self.command = command
+        self.exit_code = exit_code
 
 
 class StoreError(RktError):
