@@ -28,7 +28,7 @@ class Rkt:
         self.started: list[subprocess.Popen[str]] = []
 
     def command(self, *args: str | Path) -> list[str]:
-        return [str(self.program), f"--dir={self.data}", *map(os.fspath, args)]
+        return [str(self.program), f"--dir={self.data}", *(os.fspath(arg) for arg in args)]
 
     def __call__(
         self,
