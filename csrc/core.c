@@ -5,6 +5,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/openat2.h>
 #include <net/if.h>
 #include <poll.h>
@@ -18,6 +19,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -127,20 +129,25 @@ static void arguments_for(int plan_fd, char number[16], char *argv[3], char *env
         env[0] = NULL;
 }
 
-/* Become the supervisor. plan_fd goes along; other fds do as their close-on-exec flags say. */
-int rkt_exec_supervisor(const char *path, int plan_fd) {
+/* Become the supervisor. plan_fd and fds go along under their numbers, and nothing else that is open but the
+ * standard streams: what our caller forgot to close is not the pod's. */
+int rkt_exec_supervisor(const char *path, int plan_fd, const int *fds, uint32_t n_fds) {
         char number[16], *argv[3], *env[1];
         int fd = rkt_open_program(path), r;
 
         if (fd < 0)
                 return fd;
-        if (fcntl(plan_fd, F_SETFD, 0) < 0)
-                return -errno;
+        if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) < 0 || fcntl(plan_fd, F_SETFD, 0) < 0)
+                goto failed;
+        for (uint32_t i = 0; i < n_fds; i++)
+                if (fcntl(fds[i], F_SETFD, 0) < 0)
+                        goto failed;
         arguments_for(plan_fd, number, argv, env);
         /* Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over an exec. */
         (void) signal(SIGPIPE, SIG_DFL);
         (void) signal(SIGXFSZ, SIG_DFL);
         execveat(fd, "", argv, env, AT_EMPTY_PATH);
+failed:
         r = -errno;
         close(fd);
         return r;
@@ -207,6 +214,13 @@ int rkt_spawn_supervisor(const char *path, int plan_fd, const int *fds, uint32_t
 
 int rkt_rename_noreplace(int old_dir_fd, const char *old_name, int new_dir_fd, const char *new_name) {
         return renameat2(old_dir_fd, old_name, new_dir_fd, new_name, RENAME_NOREPLACE) < 0 ? -errno : 0;
+}
+
+/* The f_type of statfs(2). */
+int64_t rkt_file_system_type(const char *path) {
+        struct statfs fs;
+
+        return statfs(path, &fs) < 0 ? -errno : (int64_t) (uint32_t) fs.f_type;
 }
 
 /* Wait for a child by its pidfd: 1 with its exit code (128 + n for signal n), 0 at the timeout. */

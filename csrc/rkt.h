@@ -33,8 +33,8 @@
 #define RKT_OP_FILE 6
 #define RKT_OP_MASK 7
 #define RKT_OP_PROTECT 8
-#define RKT_OP_OVERLAY 9
-#define RKT_OP_UNLINK_SYMLINK 10
+#define RKT_OP_ROOT 9
+#define RKT_OP_ATTRIBUTES 10
 
 /* rkt_op.flags */
 #define RKT_OP_RECURSIVE 1
@@ -151,9 +151,10 @@ int rkt_open_in_root(int root_fd, const char *path, int flags, uint64_t resolve)
 int rkt_new_netns(void);
 int rkt_sealed_memfd(const char *name, const uint8_t *bytes, uint64_t size);
 int rkt_open_program(const char *path);
-int rkt_exec_supervisor(const char *path, int plan_fd);
+int rkt_exec_supervisor(const char *path, int plan_fd, const int *fds, uint32_t n_fds);
 int rkt_spawn_supervisor(const char *path, int plan_fd, const int *fds, uint32_t n_fds, int *ret_pidfd);
 int rkt_rename_noreplace(int old_dir_fd, const char *old_name, int new_dir_fd, const char *new_name);
+int64_t rkt_file_system_type(const char *path);
 int rkt_wait_pidfd(int pidfd, int timeout_ms, int *ret_status);
 
 #endif

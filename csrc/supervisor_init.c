@@ -78,7 +78,7 @@ static int build_root(const struct rkt_app *app, struct error *reterr) {
         int r;
 
         for (uint32_t i = 0; i < app->ops.count; i++) {
-                if (root_fd < 0 && ops[i].kind != RKT_OP_OVERLAY) {
+                if (root_fd < 0 && ops[i].kind != RKT_OP_ROOT) {
                         root_fd = open(plan_string(app->root), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
                         if (root_fd < 0)
                                 return fail(reterr, errno, "open the root %s", plan_string(app->root));

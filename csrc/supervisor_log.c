@@ -22,6 +22,8 @@ struct log {
         char name[256];
         size_t length[2];
         char line[2][LINE_MAX_BYTES];
+        size_t pending;
+        char text[4 * LINE_MAX_BYTES];
 };
 
 static void open_file(struct log *log) {
@@ -73,26 +75,33 @@ static int format_time(char *text, size_t size) {
                         second / 3600, second / 60 % 60, second % 60, now.tv_nsec);
 }
 
-static void put_line(struct log *log, bool is_stderr, bool whole) {
-        char text[LINE_MAX_BYTES + 64];
-        int head = format_time(text, 48);
-        size_t length = log->length[is_stderr];
+/* A full disk must not stop the app: what cannot be written is lost, and the next is tried again. */
+static void flush(struct log *log) {
+        ssize_t n;
 
-        head += snprintf(text + head, 32, " %s %c ", is_stderr ? "stderr" : "stdout", whole ? 'F' : 'P');
-        memcpy(text + head, log->line[is_stderr], length);
-        text[(size_t) head + length] = '\n';
-        length += (size_t) head + 1;
-        log->length[is_stderr] = 0;
+        if (log->pending == 0)
+                return;
         if (log->fd < 0)
                 open_file(log);
-        if (log->size > 0 && log->size + length > log->max)
+        if (log->size > 0 && log->size + log->pending > log->max)
                 rotate(log);
-        /* A full disk must not stop the app: the line is lost, the next one is tried again. */
-        if (log->fd >= 0) {
-                ssize_t n = write(log->fd, text, length);
-                if (n > 0)
-                        log->size += (uint64_t) n;
-        }
+        n = log->fd >= 0 ? write(log->fd, log->text, log->pending) : 0;
+        if (n > 0)
+                log->size += (uint64_t) n;
+        log->pending = 0;
+}
+
+static void put_line(struct log *log, bool is_stderr, bool whole) {
+        size_t length = log->length[is_stderr];
+
+        if (log->pending + length + 64 > sizeof(log->text))
+                flush(log);
+        log->pending += (size_t) format_time(log->text + log->pending, 48);
+        log->pending += (size_t) snprintf(log->text + log->pending, 16, " %s %c ", is_stderr ? "stderr" : "stdout", whole ? 'F' : 'P');
+        memcpy(log->text + log->pending, log->line[is_stderr], length);
+        log->pending += length;
+        log->text[log->pending++] = '\n';
+        log->length[is_stderr] = 0;
 }
 
 void log_write(struct log *log, bool is_stderr, const char *bytes, size_t size) {
@@ -113,6 +122,7 @@ void log_write(struct log *log, bool is_stderr, const char *bytes, size_t size) 
                 bytes += length + (end != NULL);
                 size -= length + (end != NULL);
         }
+        flush(log);
 }
 
 void log_close(struct log *log) {
@@ -121,6 +131,7 @@ void log_close(struct log *log) {
         for (int i = 0; i < 2; i++)
                 if (log->length[i] > 0)
                         put_line(log, i, true);
+        flush(log);
         if (log->fd >= 0)
                 close(log->fd);
         if (log->dir_fd >= 0)

@@ -166,7 +166,13 @@ static int confine_and_exec(const struct rkt_process *process, const struct stdi
                         return r;
         }
         for (uint32_t i = 0; i < process->rlimits.count; i++) {
-                struct rlimit limit = { limits[i].soft, limits[i].hard };
+                struct rlimit limit, now;
+
+                /* As much of what is asked for as the host lets a process without CAP_SYS_RESOURCE have. */
+                if (getrlimit((__rlimit_resource_t) limits[i].resource, &now) < 0)
+                        return fail(reterr, errno, "read resource limit %u", limits[i].resource);
+                limit.rlim_max = limits[i].hard < now.rlim_max ? limits[i].hard : now.rlim_max;
+                limit.rlim_cur = limits[i].soft < limit.rlim_max ? limits[i].soft : limit.rlim_max;
                 if (setrlimit((__rlimit_resource_t) limits[i].resource, &limit) < 0)
                         return fail(reterr, errno, "set resource limit %u", limits[i].resource);
         }

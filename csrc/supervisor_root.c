@@ -150,6 +150,8 @@ static int new_mount(const char *fstype, const char *options, uint64_t attribute
                 if (r < 0)
                         return -errno;
         }
+        /* What /proc/mounts shows as the device. */
+        (void) syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "source", fstype, 0);
         if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
                 return -errno;
         fd = (int) syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes);
@@ -310,20 +312,11 @@ static int op_symlink(int root_fd, const struct rkt_op *op, const char *text, co
         return 0;
 }
 
-static int op_unlink_symlink(int root_fd, const char *target) {
-        _cleanup_close_ int parent = -1;
-        const char *name;
-        struct stat st;
-        int r;
+/* Change the mount that the target is the root of. */
+static int op_attributes(int root_fd, const char *target, uint64_t attributes, bool recursive) {
+        _cleanup_close_ int fd = open_in_root(root_fd, target, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
 
-        r = open_parent(root_fd, target, RESOLVE_NO_SYMLINKS, &parent, &name);
-        if (r < 0)
-                return r;
-        if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-                return errno == ENOENT ? 0 : -errno;
-        if (S_ISLNK(st.st_mode) && unlinkat(parent, name, 0) < 0)
-                return -errno;
-        return 0;
+        return fd < 0 ? fd : set_attributes(fd, attributes, recursive);
 }
 
 static int op_mkdir(int root_fd, const struct rkt_op *op, const char *target, uint64_t resolve) {
@@ -345,10 +338,10 @@ int root_apply(int root_fd, const struct rkt_op *op, struct error *reterr) {
 
         switch (op->kind) {
 
-        case RKT_OP_OVERLAY:
+        case RKT_OP_ROOT:
                 /* Paths of our own making, before any process of the pod exists. */
-                if (mount(fstype, target, fstype, 0, options) < 0)
-                        return fail(reterr, errno, "mount the overlay on %s", target);
+                if (*fstype ? mount(fstype, target, fstype, 0, options) < 0 : mount(source, target, NULL, MS_BIND | MS_REC, NULL) < 0)
+                        return fail(reterr, errno, "mount the root file system on %s", target);
                 return 0;
 
         case RKT_OP_MOUNT:
@@ -375,9 +368,9 @@ int root_apply(int root_fd, const struct rkt_op *op, struct error *reterr) {
                 r = op_file(root_fd, op, source, target);
                 return r < 0 ? fail(reterr, -r, "write %s", target) : 0;
 
-        case RKT_OP_UNLINK_SYMLINK:
-                r = op_unlink_symlink(root_fd, target);
-                return r < 0 ? fail(reterr, -r, "remove the link %s", target) : 0;
+        case RKT_OP_ATTRIBUTES:
+                r = op_attributes(root_fd, target, op->attributes, op->flags & RKT_OP_RECURSIVE);
+                return r < 0 ? fail(reterr, -r, "change the mount on %s", target) : 0;
 
         case RKT_OP_MASK:
                 r = op_mask(root_fd, target);

@@ -1,0 +1,42 @@
+"""`rkt-py rm` and `gc`."""
+
+from __future__ import annotations
+
+from rkt_py.aci.errors import RktError
+from rkt_py.runtime import gc as garbage
+from rkt_py.runtime.cli.main import complain
+from rkt_py.runtime.cli.options import Invocation
+from rkt_py.runtime.cli.uuids import pods_of
+
+
+def rm(invocation: Invocation) -> int:
+    """Remove the files of pods that ended or never ran; print the UUID of each."""
+    failed = False
+    for pod in pods_of(invocation, lambda error: complain(f"rm: {error}")):
+        if pod is None:
+            failed = True
+            continue
+        with pod:
+            try:
+                garbage.remove(pod)
+            except RktError as error:
+                complain(f"rm: {error}")
+                failed = True
+                continue
+        print(f'"{pod.uuid}"')
+    if failed:
+        complain("rm: failed to remove one or more pods")
+        return 254
+    return 0
+
+
+def gc(invocation: Invocation) -> int:
+    """Collect pods that ended, and what else nobody will ask for."""
+    garbage.collect(
+        invocation.paths,
+        grace_period=invocation.duration("grace-period") / 1e9,
+        expire_prepared=invocation.duration("expire-prepared") / 1e9,
+        mark_only=invocation.flag("mark-only"),
+        report=complain,
+    )
+    return 0
