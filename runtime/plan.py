@@ -22,7 +22,6 @@ RDONLY = 0x01
 NOSUID = 0x02
 NODEV = 0x04
 NOEXEC = 0x08
-STRICTATIME = 0x20
 
 DEFAULT_PATH = (
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # appc spec, "Execution Environment"
@@ -48,11 +47,11 @@ DEVICE_LINKS = (
 MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/config.gz", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore",
     "/proc/key-users", "/proc/keys", "/proc/kmem", "/proc/kmsg", "/proc/kpagecgroup", "/proc/kpagecount",
-    "/proc/kpageflags", "/proc/latency_stats", "/proc/mem", "/proc/pagetypeinfo", "/proc/sched_debug", "/proc/scsi",
-    "/proc/slabinfo", "/proc/timer_list", "/proc/timer_stats", "/proc/vmallocinfo",
-    "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/hypervisor", "/sys/module", "/sys/power", "/sys/fs/bpf",
-    "/sys/fs/pstore", "/sys/fs/selinux", "/sys/kernel/btf", "/sys/kernel/debug", "/sys/kernel/notes",
-    "/sys/kernel/security", "/sys/kernel/tracing", "/sys/kernel/vmcoreinfo",
+    "/proc/kpageflags", "/proc/latency_stats", "/proc/mem", "/proc/pagetypeinfo", "/proc/sched_debug",
+    "/proc/scsi", "/proc/slabinfo", "/proc/timer_list", "/proc/timer_stats", "/proc/vmallocinfo",
+    "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/hypervisor", "/sys/module", "/sys/power",
+    "/sys/fs/bpf", "/sys/fs/pstore", "/sys/fs/selinux", "/sys/kernel/btf", "/sys/kernel/debug",
+    "/sys/kernel/notes", "/sys/kernel/security", "/sys/kernel/tracing", "/sys/kernel/vmcoreinfo",
 )  # fmt: skip
 PROTECTED = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
@@ -181,18 +180,20 @@ def _kernel_file_systems(facts: PodFacts, shm: Op) -> list[Op]:
     """Return the steps for /proc, /sys and /dev. None may be or be reached through a link of the image's."""
     own = ("NO_SYMLINKS",)
     strict = NOSUID | NODEV | NOEXEC
+    dev = "mode=0755,size=65536k,nr_inodes=4096"
+    pts = "newinstance,ptmxmode=0666,mode=0620,gid=5"
     ops = [
         Op("MOUNT", "/proc", fstype="proc", attributes=strict, flags=own, mode=0o555),
         Op("MOUNT", "/sys", fstype="sysfs", attributes=strict | RDONLY, flags=own, mode=0o555),
-        Op("MOUNT", "/dev", fstype="tmpfs", options="mode=0755,size=65536k,nr_inodes=4096", attributes=NOSUID | NOEXEC | STRICTATIME, flags=own),
-    ]  # fmt: skip
+        Op("MOUNT", "/dev", fstype="tmpfs", options=dev, attributes=NOSUID | NOEXEC, flags=own),
+    ]
     for name, major, minor in DEVICES:
         ops.append(Op("DEVICE", f"/dev/{name}", device=(major, minor), mode=0o666))
     if not facts.interactive:
         ops.append(Op("DEVICE", "/dev/console", device=(1, 3), mode=0o600))
     for name, target in DEVICE_LINKS:
         ops.append(Op("SYMLINK", f"/dev/{name}", source=target))
-    ops.append(Op("MOUNT", "/dev/pts", fstype="devpts", options="newinstance,ptmxmode=0666,mode=0620,gid=5", attributes=NOSUID | NOEXEC))  # fmt: skip
+    ops.append(Op("MOUNT", "/dev/pts", fstype="devpts", options=pts, attributes=NOSUID | NOEXEC))
     ops.append(shm)
     ops.append(Op("MOUNT", "/dev/mqueue", fstype="mqueue", attributes=strict))
     return ops
@@ -288,7 +289,9 @@ def _cgroup_mounts(facts: PodFacts) -> list[Op]:
         )
     ]
     for name, controllers in facts.cgroup_mounts:
-        ops.append(Op("MOUNT", f"/sys/fs/cgroup/{name}", fstype="cgroup", options=controllers, attributes=strict | RDONLY, flags=after))  # fmt: skip
+        target = f"/sys/fs/cgroup/{name}"
+        shown = strict | RDONLY
+        ops.append(Op("MOUNT", target, fstype="cgroup", options=controllers, attributes=shown, flags=after))
     ops.append(Op("ATTRIBUTES", "/sys/fs/cgroup", attributes=strict | RDONLY))
     return ops
 

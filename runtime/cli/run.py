@@ -7,8 +7,8 @@ import os
 from rkt_py.aci import imagemanifest, podmanifest
 from rkt_py.aci.errors import RktError
 from rkt_py.runtime import fetch, generate, network, start
-from rkt_py.runtime import prepare as preparation
 from rkt_py.runtime import pod as pods
+from rkt_py.runtime import prepare as preparation
 from rkt_py.runtime.cli.main import complain
 from rkt_py.runtime.errors import PrepareError, UsageError
 from rkt_py.runtime.generate import PodRequest
