@@ -41,7 +41,14 @@ def copy_tree(target: Path) -> Path:
 
 
 def build_wheel(source: Path, output: Path) -> Path:
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", output]
+    options: list[str | Path] = [
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--wheel-dir",
+        output,
+    ]
     run(sys.executable, "-m", "pip", "wheel", *options, source, cwd=output.parent, env=EPOCH)
     (wheel,) = output.glob("*.whl")
     return wheel
@@ -199,14 +206,6 @@ def test_installed_package_loads_its_c_core(environment: Path) -> None:
 @pytest.mark.root
 def test_installed_command_runs_a_pod(environment: Path, busybox_aci: Path, tmp_path: Path) -> None:
     rkt = Rkt(tmp_path / "data", environment / "bin/rkt-py")
-    arguments = [
-        "--insecure-options=image",
-        "run",
-        "--net=none",
-        busybox_aci,
-        "--exec=/bin/echo",
-        "--",
-        "it runs",
-    ]
-    assert rkt.ok(*arguments) == "it runs\n"
+    image = rkt.ok("--insecure-options=image", "fetch", busybox_aci).strip()
+    assert rkt.ok("run", "--net=none", image, "--exec=/bin/echo", "--", "it runs") == "it runs\n"
     rkt.close()
