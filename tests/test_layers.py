@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -185,18 +184,17 @@ def test_hot_module_asks_for_nothing_slow(module: str) -> None:
     assert [one for one in imports(module) if one.at_load and foreign([one.imported])] == []
 
 
-def test_a_command_loads_nothing_slow() -> None:
-    loaded = loaded_by("version")
+@pytest.mark.parametrize("command", ["version", "list", "image list"])
+def test_a_command_loads_nothing_slow(command: str, tmp_path: Path) -> None:
+    loaded = loaded_by(f"--dir={tmp_path}", *command.split())
     assert "rkt_py.runtime.cli.main" in loaded
     assert foreign(loaded) == []
 
 
 @pytest.mark.root
 def test_run_loads_nothing_slow(rkt: Rkt, busybox_aci: Path) -> None:
-    uuid = rkt.ok("--insecure-options=image", "prepare", busybox_aci, "--exec=/bin/true").strip()
-    rkt.ok("rm", uuid)
-    (image,) = json.loads(rkt.ok("image", "list", "--format=json"))
-    arguments = ["--insecure-options=image", "run", "--net=none", image["id"], "--exec=/bin/true"]
+    image = rkt.ok("--insecure-options=image", "fetch", busybox_aci).strip()
+    arguments = ["run", "--net=none", image, "--exec=/bin/true"]
     loaded = loaded_by(f"--dir={rkt.data}", *arguments)
     assert "rkt_py.runtime.stage1" in loaded
     assert foreign(loaded) == []
