@@ -2,7 +2,7 @@
 
 `import dataclasses` takes longer than the rest of `rkt-py run` has (docs/performance.md), and
 everything it would add beyond this file is unused here: fields in order, defaults, `==`, `repr`,
-`hash`, `replace`.
+`hash`, `replace`. As with dataclasses, a method the class defines itself is kept.
 """
 
 from __future__ import annotations
@@ -18,60 +18,70 @@ if TYPE_CHECKING:
     @dataclass_transform(frozen_default=True)
     def value(cls: type[T]) -> type[T]: ...
 
+    def replace(item: T, **changes: Any) -> T: ...
+
 else:
+
+    def _eq(self, other):
+        return self.__dict__ == other.__dict__ if type(self) is type(other) else NotImplemented
+
+    def _hash(self):
+        fields = self.__dict__
+        return hash(tuple([fields[name] for name in self.__value_fields__]))
+
+    def _repr(self):
+        shown = ", ".join([f"{name}={self.__dict__[name]!r}" for name in self.__value_fields__])
+        return f"{type(self).__name__}({shown})"
+
+    def _setattr(self, name, _value=None):
+        raise AttributeError(f"cannot set {name!r} of a {type(self).__name__}: it is a value")
 
     def value(cls):
         """Make a class with annotated fields a frozen value (PEP 681: `dataclass_transform`)."""
         names = tuple(
-            name
-            for base in reversed(cls.__mro__)
-            for name, kind in base.__dict__.get("__annotations__", {}).items()
-            if not kind.startswith("ClassVar")
+            [
+                name
+                for base in reversed(cls.__mro__)
+                for name, kind in base.__dict__.get("__annotations__", {}).items()
+                if not kind.startswith("ClassVar")
+            ]
         )
-        cls.__match_args__ = cls.__value_fields__ = names
+        # A field whose annotation is repeated by a subclass keeps its first place.
+        names = tuple(dict.fromkeys(names))
+        count = len(names)
+        known = frozenset(names)
         defaults = {name: getattr(cls, name) for name in names if hasattr(cls, name)}
-        required = frozenset(names) - frozenset(defaults)
         post_init = getattr(cls, "__post_init__", None)
 
         def __init__(self, *args, **named):
-            fields = dict(defaults)
+            fields = self.__dict__
+            given = len(args)
+            if given != count or named:
+                fields.update(defaults)
+                fields.update(named)
             fields.update(zip(names, args))
-            fields.update(named)
             if (
-                len(args) > len(names)
-                or len(fields) != len(names)
-                or not required <= named.keys() | frozenset(names[: len(args)])
-                or not named.keys().isdisjoint(names[: len(args)])
+                given > count
+                or len(fields) != count
+                or (named and not (named.keys() <= known and named.keys().isdisjoint(names[:given])))
             ):
+                fields.clear()
                 raise TypeError(f"{cls.__name__}() takes the fields {', '.join(names)}")
-            self.__dict__.update(fields)
             if post_init is not None:
                 post_init(self)
 
-        def __eq__(self, other):
-            return self.__dict__ == other.__dict__ if type(self) is type(other) else NotImplemented
-
-        def __hash__(self):
-            return hash(tuple(self.__dict__[name] for name in names))
-
-        def __repr__(self):
-            shown = ", ".join(f"{name}={self.__dict__[name]!r}" for name in names)
-            return f"{type(self).__name__}({shown})"
-
-        def __setattr__(self, name, _value=None):
-            raise AttributeError(f"cannot set {name!r} of a {type(self).__name__}: it is a value")
-
-        for method in (__init__, __eq__, __hash__, __repr__, __setattr__):
-            setattr(cls, method.__name__, method)
-        cls.__delattr__ = __setattr__
+        own = cls.__dict__
+        cls.__match_args__ = cls.__value_fields__ = names
+        cls.__init__ = __init__
+        if "__eq__" not in own:
+            cls.__eq__ = _eq
+        # Python sets `__hash__ = None` in a class that defines only `__eq__`.
+        if own.get("__hash__") is None:
+            cls.__hash__ = _hash
+        if "__repr__" not in own:
+            cls.__repr__ = _repr
+        cls.__setattr__ = cls.__delattr__ = _setattr
         return cls
-
-
-if TYPE_CHECKING:
-
-    def replace(item: T, **changes: Any) -> T: ...
-
-else:
 
     def replace(item, **changes):
         """Return a copy of a value with some fields changed."""
