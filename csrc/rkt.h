@@ -39,7 +39,6 @@
 /* rkt_op.flags */
 #define RKT_OP_RECURSIVE 1
 #define RKT_OP_IF_MISSING 2
-#define RKT_OP_AFTER_CGROUP 4
 #define RKT_OP_FOLLOW_SOURCE 8
 #define RKT_OP_OPTIONAL 16
 #define RKT_OP_NO_SYMLINKS 32

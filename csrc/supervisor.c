@@ -220,7 +220,7 @@ static void outlet_flush(struct outlet *outlet) {
                 else if (errno == EAGAIN)
                         break;
                 else if (errno != EINTR)
-                        outlet->gone = !outlet->socket || errno != EPIPE ? true : true;
+                        outlet->gone = true;
         }
         if (outlet->gone)
                 done = outlet->length;
@@ -261,29 +261,25 @@ static void app_ended(int32_t index, int32_t code) {
         status_file(app_name(index), "", text);
 }
 
-/* Returns an error only when the pod cannot go on. */
-static int handle_event(int socket, struct error *reterr) {
-        struct event event, go = { .type = EVENT_GO };
+/* 1, or 0 when there will be no more of them. */
+static int handle_event(int socket) {
+        struct event event, ready = { .type = EVENT_READY };
         int fd = -1, r;
         pid_t pid = 0;
 
         r = receive_event(socket, &event, &fd, &pid);
         if (r <= 0)
-                return r;
+                return 0;
         switch (event.type) {
 
-        case EVENT_PID: {
-                char text[16];
-
-                r = cgroups_attach(pid, event.app, reterr);
-                if (r < 0)
-                        return r;
+        case EVENT_PID:
                 if (event.value == RKT_ROLE_MAIN) {
+                        char text[16];
+
                         snprintf(text, sizeof(text), "%d", pid);
                         status_file(app_name(event.app), "-pid", text);
                 }
-                return send_event(socket, &go, -1, 0) < 0 ? 0 : 1;
-        }
+                break;
 
         case EVENT_STARTED:
                 apps[event.app].started = true;
@@ -304,7 +300,7 @@ static int handle_event(int socket, struct error *reterr) {
         case EVENT_TTY:
                 relay_start(&relay, fd);
                 outlet_open(&outlets[0], STDOUT_FILENO);
-                return send_event(socket, &go, -1, 0) < 0 ? 0 : 1;
+                return send_event(socket, &ready, -1, 0) < 0 ? 0 : 1;
         }
         return 1;
 }
@@ -438,16 +434,8 @@ static int loop(int socket, int signal_fd, int pidfd, pid_t pid, struct error *r
                         handle_signal(signal_fd, pid, &stops);
                 if (ended && stops > 1)
                         return 0;
-                if (polled[2].revents) {
-                        r = handle_event(socket, reterr);
-                        if (r < 0) {
-                                (void) kill(pid, SIGKILL);
-                                complain(NULL, reterr);
-                                failed = true;
-                                result = 254;
-                        }
-                        socket_open = r > 0;
-                }
+                if (polled[2].revents)
+                        socket_open = handle_event(socket) > 0;
                 for (int i = 0; i < 2; i++)
                         if (polled[i_outlet + (uint32_t) i].revents)
                                 outlet_flush(&outlets[i]);
@@ -485,7 +473,6 @@ static void record_cgroups(void) {
 
 static int run(struct error *reterr) {
         _cleanup_close_ int signal_fd = -1, unified_fd = -1, pidfd = -1, ours = -1, theirs = -1;
-        struct event go = { .type = EVENT_GO };
         int pair[2], status = 0, r, on = 1;
         sigset_t all;
         char text[16];
@@ -520,23 +507,13 @@ static int run(struct error *reterr) {
         }
         if (pid == 0) {
                 close(TAKE_FD(ours));
-                init_run(theirs, stdios, getppid());
+                init_run(theirs, stdios);
         }
         close(TAKE_FD(theirs));
         close_pod_ends();
 
-        /* While pid 1 builds the roots: on v1 this may wait for the kernel for milliseconds. */
         snprintf(text, sizeof(text), "%d", pid);
         (void) create_file(plan->pod_fd, "pid", text);
-        r = cgroups_attach(pid, -1, reterr);
-        if (r >= 0)
-                r = send_event(ours, &go, -1, 0);
-        if (r < 0 && r != -EPIPE) {
-                (void) kill(pid, SIGKILL);
-                complain(NULL, reterr);
-                failed = true;
-                result = 254;
-        }
         r = loop(ours, signal_fd, pidfd, pid, reterr);
         relay_finish(&relay);
         if (waitpid(pid, &status, 0) < 0)

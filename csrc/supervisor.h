@@ -12,6 +12,7 @@
 #define _cleanup_close_ __attribute__((cleanup(close_pointer)))
 #define TAKE_FD(fd) ({ int _taken = (fd); (fd) = -1; _taken; })
 #define MAX_APPS 256
+#define MAX_HIERARCHIES 16
 
 /* A failed step, as a sentence without its end: "mount /proc: Permission denied". */
 struct error {
@@ -25,7 +26,7 @@ enum event_type {
         EVENT_EXITED,
         EVENT_ERROR,
         EVENT_TTY,
-        EVENT_GO,
+        EVENT_READY,
         EVENT_PID,
 };
 
@@ -73,7 +74,8 @@ int wait_status_code(int status);
 
 /* supervisor_cgroup.c */
 int cgroups_make(struct error *reterr);
-int cgroups_attach(pid_t pid, int32_t app, struct error *reterr);
+int cgroups_open(int32_t app, int *ret_fds, int max, struct error *reterr);
+int cgroups_join(const int *fds, int n, struct error *reterr);
 int cgroups_unified_fd(void);
 void cgroups_remove(void);
 
@@ -87,7 +89,7 @@ _Noreturn void process_exec(const struct rkt_process *process, const struct stdi
 int process_wait_exec(int error_fd, struct error *ret_error);
 
 /* supervisor_init.c */
-_Noreturn void init_run(int socket, const struct stdio *stdios, pid_t supervisor);
+_Noreturn void init_run(int socket, const struct stdio *stdios);
 
 /* supervisor_relay.c */
 int terminal_open(int *ret_master, int *ret_slave, struct error *reterr);

@@ -26,16 +26,16 @@ static int complain(const struct error *error) {
 /* The helper between us and the process: inside all namespaces but its child's new pid. It never outlives us, and is
  * not dumpable from before it joins the pod (CVE-2016-9962). */
 static _Noreturn void join(const struct rkt_process *process, int socket, int error_fd) {
-        struct event event = { .type = EVENT_GO };
         struct stdio stdio = { 0, 1, 2, false };
         struct error error = { 0 };
-        int master, slave = -1, gate[2];
+        int master, slave = -1, cgroups[MAX_HIERARCHIES], n_cgroups;
+        struct event event = { .type = EVENT_PID };
         pid_t pid;
-        char byte;
 
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (receive_event(socket, &event, NULL, NULL) <= 0)
-                _exit(254);
+        n_cgroups = cgroups_open(0, cgroups, MAX_HIERARCHIES, &error);
+        if (n_cgroups < 0)
+                goto give_up;
         if (setns(plan->target_fd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) {
                 (void) fail(&error, errno, "join the pod's namespaces");
                 goto give_up;
@@ -49,14 +49,11 @@ static _Noreturn void join(const struct rkt_process *process, int socket, int er
                         goto give_up;
                 (void) fchown(slave, process->uid, 5);
                 stdio = (struct stdio) { slave, slave, slave, true };
+                /* It answers when the terminal has the size of the caller's. */
                 event = (struct event) { .type = EVENT_TTY };
-                if (send_event(socket, &event, master, 0) < 0)
+                if (send_event(socket, &event, master, 0) < 0 || receive_event(socket, &event, NULL, NULL) <= 0)
                         _exit(254);
                 close(master);
-        }
-        if (pipe2(gate, O_CLOEXEC) < 0) {
-                (void) fail(&error, errno, "make a pipe");
-                goto give_up;
         }
         pid = fork();
         if (pid < 0) {
@@ -64,21 +61,16 @@ static _Noreturn void join(const struct rkt_process *process, int socket, int er
                 goto give_up;
         }
         if (pid == 0) {
-                close(gate[1]);
-                if (read(gate[0], &byte, 1) != 1)
-                        _exit(254);
+                if (cgroups_join(cgroups, n_cgroups, &error) < 0)
+                        goto give_up;
                 process_exec(process, &stdio, error_fd);
         }
         event = (struct event) { .type = EVENT_PID };
-        if (send_event(socket, &event, -1, pid) < 0 || receive_event(socket, &event, NULL, NULL) <= 0)
-                _exit(254);
-        (void) !write(gate[1], "", 1);
-        /* The child is the supervisor's to wait for: it was made a child of ours, so pass its end on. */
+        (void) send_event(socket, &event, -1, pid);
         close(error_fd);
-        close(gate[0]);
-        close(gate[1]);
         if (slave >= 0)
                 close(slave);
+        /* We stay for its exit code: it is a child of ours, in a pid namespace that we are not in. */
         for (;;) {
                 int status;
 
@@ -97,9 +89,9 @@ int enter_run(void) {
         static struct relay relay = { .master = -1 };
         const struct rkt_process *process = PLAN_ARRAY(struct rkt_process, PLAN_ARRAY(struct rkt_app, plan->apps)->processes);
         _cleanup_close_ int signal_fd = -1;
-        struct event event = { .type = EVENT_GO };
+        struct event event = { 0 };
         struct error error = { 0 };
-        int pair[2], pipe_fds[2], status = 0, r, on = 1;
+        int pair[2], pipe_fds[2], status = 0, on = 1;
         pid_t helper, entered = 0;
         bool socket_open = true;
         sigset_t all;
@@ -124,14 +116,6 @@ int enter_run(void) {
         }
         close(pair[1]);
         close(pipe_fds[1]);
-        /* The cgroup before the namespaces: the cgroup namespace's root is then ours too. */
-        r = cgroups_attach(helper, -1, &error);
-        if (r < 0) {
-                (void) kill(helper, SIGKILL);
-                return complain(&error);
-        }
-        (void) send_event(pair[0], &event, -1, 0);
-
         for (;;) {
                 struct pollfd polled[] = {
                         { .fd = signal_fd, .events = POLLIN },
@@ -147,18 +131,15 @@ int enter_run(void) {
                 if (polled[1].revents) {
                         int master = -1;
 
-                        r = receive_event(pair[0], &event, &master, event.type == EVENT_PID ? NULL : &entered);
-                        socket_open = r > 0;
-                        if (r > 0 && event.type == EVENT_TTY)
+                        pid_t pid = 0;
+
+                        socket_open = receive_event(pair[0], &event, &master, &pid) > 0;
+                        if (socket_open && event.type == EVENT_TTY) {
                                 relay_start(&relay, master);
-                        if (r > 0 && event.type == EVENT_PID) {
-                                if (cgroups_attach(entered, 0, &error) < 0) {
-                                        (void) kill(helper, SIGKILL);
-                                        (void) complain(&error);
-                                }
-                                event.type = EVENT_GO;
+                                event.type = EVENT_READY;
                                 (void) send_event(pair[0], &event, -1, 0);
-                        }
+                        } else if (socket_open && event.type == EVENT_PID)
+                                entered = pid;
                 }
                 if (relay.master >= 0)
                         relay_step(&relay, polled[2].revents, polled[3].revents & POLLOUT, polled[3].revents & (POLLIN | POLLHUP), polled[4].revents);

@@ -27,6 +27,8 @@ struct app {
         uint32_t next;
         int32_t code;
         int mount_ns;
+        int cgroups[MAX_HIERARCHIES];
+        int n_cgroups;
         bool failed;
         bool ended;
 };
@@ -34,7 +36,7 @@ struct app {
 static struct app apps[MAX_APPS];
 static struct stdio streams[MAX_APPS];
 static int to_supervisor;
-static bool cgroup_done, stopping;
+static bool stopping;
 static struct timespec stop_at;
 
 static _Noreturn void give_up(int32_t app, const struct error *error) {
@@ -44,17 +46,26 @@ static _Noreturn void give_up(int32_t app, const struct error *error) {
         _exit(254);
 }
 
-/* The supervisor has put us where we belong; from now on our cgroup is the root of what we see. */
-static int enter_cgroup(struct error *reterr) {
-        struct event event;
+/* Our cgroup is the root of what the pod sees of them. Those of the apps can be opened only now: once we have left the
+ * host's mounts they are out of reach. */
+static int enter_cgroups(struct error *reterr) {
+        int fds[MAX_HIERARCHIES], n, r;
 
-        if (cgroup_done)
-                return 0;
-        if (receive_event(to_supervisor, &event, NULL, NULL) <= 0 || event.type != EVENT_GO)
-                _exit(254); /* the supervisor is gone, or has said why itself */
+        n = cgroups_open(-1, fds, MAX_HIERARCHIES, reterr);
+        if (n < 0)
+                return n;
+        r = cgroups_join(fds, n, reterr);
+        if (r < 0)
+                return r;
+        while (n > 0)
+                close(fds[--n]);
+        for (uint32_t i = 0; i < plan->apps.count; i++) {
+                apps[i].n_cgroups = cgroups_open((int32_t) i, apps[i].cgroups, MAX_HIERARCHIES, reterr);
+                if (apps[i].n_cgroups < 0)
+                        return apps[i].n_cgroups;
+        }
         if (plan->flags & RKT_NEW_CGROUP && unshare(CLONE_NEWCGROUP) < 0)
                 return fail(reterr, errno, "make a cgroup namespace");
-        cgroup_done = true;
         return 0;
 }
 
@@ -83,11 +94,6 @@ static int build_root(const struct rkt_app *app, struct error *reterr) {
                         if (root_fd < 0)
                                 return fail(reterr, errno, "open the root %s", plan_string(app->root));
                 }
-                if (ops[i].flags & RKT_OP_AFTER_CGROUP) {
-                        r = enter_cgroup(reterr);
-                        if (r < 0)
-                                return r;
-                }
                 r = root_apply(root_fd, &ops[i], reterr);
                 if (r < 0)
                         return r;
@@ -98,7 +104,7 @@ static int build_root(const struct rkt_app *app, struct error *reterr) {
 /* The second and later apps' mount namespaces: each is made by a child that does nothing else. */
 static int build_elsewhere(const struct rkt_app *app, int32_t index, int *ret_mount_ns, struct error *reterr) {
         int pair[2], r, status;
-        struct event event = { .type = EVENT_GO };
+        struct event event = { .type = EVENT_READY };
         pid_t pid;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -130,13 +136,24 @@ static int build_elsewhere(const struct rkt_app *app, int32_t index, int *ret_mo
         return 0;
 }
 
+static _Noreturn void become(const struct app *app, const struct rkt_process *process, const struct stdio *stdio, int error_fd) {
+        struct error error = { 0 };
+
+        if (cgroups_join(app->cgroups, app->n_cgroups, &error) >= 0) {
+                if (app->mount_ns < 0 || setns(app->mount_ns, CLONE_NEWNS) >= 0)
+                        process_exec(process, stdio, error_fd);
+                (void) fail(&error, errno, "enter the app's mount namespace");
+        }
+        (void) !write(error_fd, &error, sizeof(error));
+        _exit(254);
+}
+
 static int start_process(int32_t index, const struct rkt_process *process, struct error *reterr) {
         struct app *app = &apps[index];
         _cleanup_close_ int null_fd = -1;
         struct stdio stdio = streams[index];
-        struct event started = { .type = EVENT_PID, .app = index };
-        int pipe_fds[2], gate[2], r;
-        char byte;
+        struct event started = { .type = EVENT_PID, .app = index, .value = (int32_t) process->role };
+        int pipe_fds[2], r;
 
         if (process->stdio == RKT_STDIO_NULL || stdio.in < 0) {
                 null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -147,38 +164,16 @@ static int start_process(int32_t index, const struct rkt_process *process, struc
                 if (process->stdio == RKT_STDIO_NULL)
                         stdio.out = stdio.err = null_fd;
         }
-        if (pipe2(pipe_fds, O_CLOEXEC) < 0 || pipe2(gate, O_CLOEXEC) < 0)
+        if (pipe2(pipe_fds, O_CLOEXEC) < 0)
                 return fail(reterr, errno, "make a pipe");
         app->pid = fork();
         if (app->pid < 0)
                 return fail(reterr, errno, "fork");
-        if (app->pid == 0) {
-                struct error error;
-
-                close(gate[1]);
-                if (read(gate[0], &byte, 1) != 1)
-                        _exit(254);
-                if (app->mount_ns >= 0 && setns(app->mount_ns, CLONE_NEWNS) < 0) {
-                        (void) fail(&error, errno, "enter the app's mount namespace");
-                        (void) !write(pipe_fds[1], &error, sizeof(error));
-                        _exit(254);
-                }
-                process_exec(process, &stdio, pipe_fds[1]);
-        }
+        if (app->pid == 0)
+                become(app, process, &stdio, pipe_fds[1]);
         close(pipe_fds[1]);
-        close(gate[0]);
-        /* The supervisor learns the pid as it is outside, and moves the process to the app's cgroups. */
-        started.value = (int32_t) process->role;
-        r = send_event(to_supervisor, &started, -1, app->pid);
-        if (r >= 0)
-                r = receive_event(to_supervisor, &started, NULL, NULL) > 0 && started.type == EVENT_GO ? 0 : -EPIPE;
-        if (r >= 0)
-                r = (int) write(gate[1], "", 1);
-        close(gate[1]);
-        if (r < 0) {
-                close(pipe_fds[0]);
-                return fail(reterr, -r, "report to the supervisor");
-        }
+        /* The supervisor learns the pid as it is outside. */
+        (void) send_event(to_supervisor, &started, -1, app->pid);
         r = process_wait_exec(pipe_fds[0], reterr);
         close(pipe_fds[0]);
         if (r < 0) {
@@ -321,6 +316,9 @@ static int set_up(struct error *reterr, int32_t *ret_app) {
         int r;
 
         *ret_app = -1;
+        r = enter_cgroups(reterr);
+        if (r < 0)
+                return r;
         if (plan->netns_fd >= 0 && setns(plan->netns_fd, CLONE_NEWNET) < 0)
                 return fail(reterr, errno, "enter the network namespace");
         if (plan->flags & RKT_NEW_UTS && *plan_string(plan->hostname)
@@ -338,11 +336,6 @@ static int set_up(struct error *reterr, int32_t *ret_app) {
                 if (r < 0)
                         return r;
         }
-        if (plan->apps.count > 1) {
-                r = enter_cgroup(reterr);
-                if (r < 0)
-                        return r;
-        }
         for (uint32_t i = plan->apps.count; i > 1; i--) {
                 *ret_app = (int32_t) i - 1;
                 r = build_elsewhere(&plan_apps[i - 1], *ret_app, &apps[i - 1].mount_ns, reterr);
@@ -350,20 +343,16 @@ static int set_up(struct error *reterr, int32_t *ret_app) {
                         return r;
         }
         *ret_app = 0;
-        r = build_root(&plan_apps[0], reterr);
-        if (r < 0)
-                return r;
-        return enter_cgroup(reterr);
+        return build_root(&plan_apps[0], reterr);
 }
 
-_Noreturn void init_run(int socket, const struct stdio *stdios, pid_t supervisor) {
+_Noreturn void init_run(int socket, const struct stdio *stdios) {
         const struct rkt_process *first;
         struct error error = { 0 };
         _cleanup_close_ int signal_fd = -1;
         sigset_t all;
         int32_t where;
 
-        (void) supervisor;
         to_supervisor = socket;
         memcpy(streams, stdios, sizeof(struct stdio) * plan->apps.count);
         for (uint32_t i = 0; i < plan->apps.count; i++)
@@ -385,6 +374,7 @@ _Noreturn void init_run(int socket, const struct stdio *stdios, pid_t supervisor
                 if (terminal_open(&master, &slave, &error) < 0 || terminal_console(slave, &error) < 0)
                         give_up(0, &error);
                 (void) fchown(slave, first->uid, 5);
+                /* It answers when the terminal has the size of the caller's. */
                 if (send_event(to_supervisor, &event, master, 0) < 0
                     || receive_event(to_supervisor, &event, NULL, NULL) <= 0)
                         _exit(254);

@@ -272,13 +272,13 @@ def _volumes(manifest: PodManifest, app: RuntimeApp, directory: str) -> list[Op]
 
 
 def _cgroup_mounts(facts: PodFacts) -> list[Op]:
-    """Return the steps that show the pod its cgroups, read-only, once it is in them."""
+    """Return the steps that show the pod its cgroups, read-only."""
     strict = NOSUID | NODEV | NOEXEC
-    after = ("AFTER_CGROUP", "OPTIONAL")
+    own = ("OPTIONAL",)
     if not facts.cgroup_mounts:
         return []
     if facts.cgroup_mounts == (("", "cgroup2"),):
-        return [Op("MOUNT", "/sys/fs/cgroup", fstype="cgroup2", attributes=strict | RDONLY, flags=after)]
+        return [Op("MOUNT", "/sys/fs/cgroup", fstype="cgroup2", attributes=strict | RDONLY, flags=own)]
     ops = [
         Op(
             "MOUNT",
@@ -291,7 +291,7 @@ def _cgroup_mounts(facts: PodFacts) -> list[Op]:
     for name, controllers in facts.cgroup_mounts:
         target = f"/sys/fs/cgroup/{name}"
         shown = strict | RDONLY
-        ops.append(Op("MOUNT", target, fstype="cgroup", options=controllers, attributes=shown, flags=after))
+        ops.append(Op("MOUNT", target, fstype="cgroup", options=controllers, attributes=shown, flags=own))
     ops.append(Op("ATTRIBUTES", "/sys/fs/cgroup", attributes=strict | RDONLY))
     return ops
 

@@ -1,0 +1,211 @@
+"""Start: a pod on disk becomes a running one.
+
+What the plan needs to know is looked up here, in the images by fd and of the host; `plan.make()` decides;
+the supervisor does. Nothing of an image is opened but by `kernel.open_in_root`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from rkt_py.aci.value import value
+from rkt_py.runtime import capability, cgroup, kernel, network, passwd, plan, seccomp, stage1, treestore
+from rkt_py.runtime.errors import PlanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rkt_py.aci.podmanifest import PodManifest, RuntimeApp
+    from rkt_py.runtime.imagestore import Image, ImageStore
+    from rkt_py.runtime.network import NetworkChoice
+    from rkt_py.runtime.paths import Paths
+    from rkt_py.runtime.plan import AppFacts, Plan, PodFacts
+    from rkt_py.runtime.pod import Pod, RuntimeConfig
+    from rkt_py.runtime.treestore import Tree
+
+MAX_PASSWD = 1 << 20
+
+
+@value
+class StartRequest:
+    """What is said of one start of a pod, beyond its RuntimeConfig."""
+
+    verb: str = "run"
+    dns: tuple[str, ...] = ()
+    dns_domain: str = ""
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    hosts_entries: tuple[str, ...] = ()
+    debug: bool = False
+
+
+class Root:
+    """An app's root as its layers show it before it is mounted: what is in the topmost one that has it."""
+
+    def __init__(self, lower: tuple[str, ...]) -> None:
+        self._fds = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lower]
+
+    def __enter__(self) -> Root:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._fds:
+            os.close(fd)
+
+    def _open(self, path: str, flags: int) -> int | None:
+        for fd in self._fds:
+            try:
+                return kernel.open_in_root(fd, path, flags)
+            except FileNotFoundError:
+                continue
+        return None
+
+    def read(self, path: str) -> bytes | None:
+        """Return a regular file's bytes, None if it is not there. Raises PlanError for what is no file."""
+        # O_NONBLOCK: a fifo named passwd must not hold us up. /dev/zero is no regular file either.
+        try:
+            fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            raise PlanError(f"the image's {path}: {os.strerror(error.errno or 0)}") from None
+        if fd is None:
+            return None
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise PlanError(f"the image's {path} is not a regular file")
+            if status.st_size > MAX_PASSWD:
+                raise PlanError(f"the image's {path} is larger than {MAX_PASSWD >> 20} MiB")
+            return os.read(fd, MAX_PASSWD)
+        finally:
+            os.close(fd)
+
+    def owner(self, path: str) -> tuple[int, int] | None:
+        """Return the uid and gid that own a file, None if it is not there."""
+        try:
+            fd = self._open(path, os.O_PATH)
+        except OSError:
+            return None
+        if fd is None:
+            return None
+        try:
+            status = os.fstat(fd)
+            return status.st_uid, status.st_gid
+        finally:
+            os.close(fd)
+
+
+def app_facts(paths: Paths, app: RuntimeApp, tree: Tree, config: RuntimeConfig, *, devices: bool) -> AppFacts:
+    """Look up what the plan needs to know of an app. Raises PlanError."""
+    assert app.app is not None
+    with Root(tree.lower) as root:
+        user = passwd.resolve(app.app.user, app.app.group, read=root.read, stat=root.owner)
+    if config.disable_capabilities:
+        capabilities = capability.every()
+    else:
+        capabilities = capability.bounding(app.app.isolators)
+    if not devices and not config.disable_capabilities and not _retains(app):
+        # Nobody but the devices controller keeps the root of a pod from making a node of the host's disk.
+        capabilities &= ~(1 << capability.NUMBERS["CAP_MKNOD"])
+    if config.disable_seccomp:
+        program = b""
+    else:
+        program = seccomp.program(app.app.isolators, capabilities, paths.seccomp_cache)
+    return plan.AppFacts(
+        lower=tree.lower if config.overlay else (),
+        uid=user.uid,
+        gid=user.gid,
+        capabilities=capabilities,
+        seccomp=program,
+        home=user.home,
+        user=user.name,
+        shell=user.shell,
+    )
+
+
+def _retains(app: RuntimeApp) -> bool:
+    assert app.app is not None
+    return app.app.isolator("os/linux/capabilities-retain-set") is not None
+
+
+def pod_facts(
+    pod: Pod, manifest: PodManifest, config: RuntimeConfig, request: StartRequest, layout: cgroup.Layout
+) -> tuple[PodFacts, tuple[str, ...]]:
+    """Decide what the plan needs to know of a pod and its host; the second value is warnings."""
+    from rkt_py.runtime.network import dns
+
+    apps = {app.name: app.app.isolators for app in manifest.apps if app.app is not None}
+    directories, warnings = cgroup.plan(layout, pod.uuid, apps, manifest.isolators)
+    choice = network.parse(config.net)
+    hostname = config.hostname or f"rkt-{pod.uuid}"
+    facts = plan.PodFacts(
+        uuid=pod.uuid,
+        directory=pod.path,
+        hostname=hostname,
+        cgroups=directories,
+        cgroup_mounts=cgroup.mounts(layout),
+        network=choice.kind,
+        ipc="parent" if config.ipc_mode == "parent" else "private",
+        interactive=config.interactive,
+        resolv_conf=dns.resolv_conf(
+            request.dns,
+            domain=request.dns_domain,
+            search=request.dns_search,
+            options=request.dns_options,
+            network=choice.kind,
+        ),
+        hosts=dns.hosts(request.hosts_entries, hostname=hostname),
+        masks=not config.disable_paths,
+        term=os.environ.get("TERM", ""),
+    )
+    return facts, warnings
+
+
+def _join_network(pod: Pod, choice: NetworkChoice) -> int:
+    """Return the fd of a network namespace that is in the networks chosen, -1 when there is none to make."""
+    if choice.kind != "contained":
+        return -1
+    netns_fd = kernel.new_netns()
+    infos = network.setup(pod.paths, pod.uuid, choice, netns_fd)
+    pod.write("net-info.json", network.to_json(infos).encode())
+    return netns_fd
+
+
+def make_plan(
+    pod: Pod,
+    manifest: PodManifest,
+    config: RuntimeConfig,
+    trees: Mapping[str, Tree],
+    request: StartRequest,
+) -> tuple[Plan, tuple[str, ...]]:
+    """Look up and decide everything; the second value is warnings. Raises PlanError, NetworkError."""
+    layout = cgroup.detect()
+    devices = layout.has("devices")
+    facts = {
+        app.name: app_facts(pod.paths, app, trees[app.name], config, devices=devices) for app in manifest.apps
+    }
+    about_pod, warnings = pod_facts(pod, manifest, config, request, layout)
+    return plan.make(manifest, facts, about_pod, verb=request.verb), warnings
+
+
+def start(
+    pod: Pod,
+    manifest: PodManifest,
+    config: RuntimeConfig,
+    images: Mapping[str, Image],
+    store: ImageStore,
+    request: StartRequest,
+) -> None:
+    """Become the supervisor of a pod that is in `run` and locked by us; returns only by raising."""
+    trees = {name: treestore.render(image, store) for name, image in images.items()}
+    held = [treestore.lock(tree) for tree in {tree.path: tree for tree in trees.values()}.values()]
+    decided, warnings = make_plan(pod, manifest, config, trees, request)
+    for warning in warnings:
+        os.write(2, f"{request.verb}: {warning}\n".encode())
+    if request.debug:
+        from rkt_py.runtime import show_plan
+
+        os.write(2, show_plan.text(decided).encode())
+    netns_fd = _join_network(pod, network.parse(config.net))
+    stage1.run(decided, pod_fd=pod.lock_fd, netns_fd=netns_fd, keep=held)
