@@ -504,10 +504,10 @@ def test_who_waited_for_a_lock_that_went_with_its_directory_waits_for_the_new_on
     directory.rename(directory.with_name("gone"))  # what the last pod to leave does, but for the name
     directory.mkdir()
     new = locked(directory)
-    os.close(old)
+    fcntl.flock(old, fcntl.LOCK_UN)  # not close(): the child has the descriptor too
     wait_for_waiter(directory, setup)
     assert "rktpy0" not in command("ip", "link")
-    os.close(new)
+    fcntl.flock(new, fcntl.LOCK_UN)
     setup.join()
     assert results == [(0, "")]
     pod.teardown()
