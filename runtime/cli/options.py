@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 from rkt_py.aci.value import value
+from rkt_py.runtime.apprequest import AppRequest
 from rkt_py.runtime.errors import UsageError
 
 TYPE_CHECKING = False
@@ -108,38 +109,7 @@ class Command:
         return " ".join(self.path)
 
 
-@value
-class AppArgs:
-    """One image of `run` or `prepare`, and the flags that followed it. Empty or None: not given."""
-
-    image: str
-    args: tuple[str, ...] = ()
-    exec: str = ""
-    name: str = ""
-    user: str = ""
-    group: str = ""
-    working_dir: str = ""
-    environment: tuple[tuple[str, str], ...] = ()
-    mounts: tuple[tuple[str, str], ...] = ()  # (volume, target); those for all apps are in here
-    caps_retain: tuple[str, ...] = ()
-    caps_remove: tuple[str, ...] = ()
-    seccomp: str = ""
-    memory: str = ""
-    cpu: str = ""
-    cpu_shares: int | None = None
-    oom_score_adj: int | None = None
-    readonly_rootfs: bool = False
-    supplementary_gids: tuple[int, ...] = ()
-    signature: str = ""
-    annotations: tuple[tuple[str, str], ...] = ()
-    user_annotations: tuple[tuple[str, str], ...] = ()
-    user_labels: tuple[tuple[str, str], ...] = ()
-    stdin: str = ""
-    stdout: str = ""
-    stderr: str = ""
-
-
-# Where an AppArgs field is not the flag's name with underscores.
+# Where an AppRequest field is not the flag's name with underscores.
 FIELDS = {
     "mount": "mounts",
     "annotation": "annotations",
@@ -156,7 +126,7 @@ class Invocation:
     answers: Mapping[str, Answer]  # every option of the verb and every global one, defaults filled in
     given: frozenset[str] = frozenset()  # the names of those that were on the command line
     args: tuple[str, ...] = ()
-    apps: tuple[AppArgs, ...] = ()
+    apps: tuple[AppRequest, ...] = ()
 
     def flag(self, name: str) -> bool:
         answer = self.answers[name]
@@ -439,12 +409,12 @@ class _Parser:
             raise self.error(f"--{option.name} specified multiple times for the same image")
         fields[name] = fields.get(name, ()) + answer if isinstance(answer, tuple) else answer  # type: ignore[operator]
 
-    def app(self, fields: dict[str, Answer]) -> AppArgs:
+    def app(self, fields: dict[str, Answer]) -> AppRequest:
         own: tuple[tuple[str, str], ...] = fields.get("mounts", ())  # type: ignore[assignment]
         targets = {target for _, target in own}
         # An app's own mount goes before one for all apps at the same path.
         fields["mounts"] = tuple(mount for mount in self.mounts if mount[1] not in targets) + own
-        return AppArgs(**fields)  # type: ignore[arg-type]
+        return AppRequest(**fields)  # type: ignore[arg-type]
 
     def check_count(self) -> None:
         command = self.command

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkt_py.runtime import paths
+from rkt_py.runtime.apprequest import AppRequest
 from rkt_py.runtime.cli import commands
 from rkt_py.runtime.cli import help as help_
 from rkt_py.runtime.cli.options import (
     INSECURE,
-    AppArgs,
     Command,
     Invocation,
     Option,
@@ -360,56 +360,59 @@ def test_wrong_number_of_arguments_is_refused(line: str, message: str) -> None:
     ("line", "apps"),
     [
         ("", ()),
-        ("a.aci", (AppArgs("a.aci"),)),
-        ("a b", (AppArgs("a"), AppArgs("b"))),
-        ("a a", (AppArgs("a"), AppArgs("a"))),
-        ("a --exec /bin/sh", (AppArgs("a", exec="/bin/sh"),)),
-        ("a --exec=/bin/sh -- -c id", (AppArgs("a", exec="/bin/sh", args=("-c", "id")),)),
-        ("a -- x --- b -- y z", (AppArgs("a", args=("x",)), AppArgs("b", args=("y", "z")))),
-        ("a -- --exec /x -- --- b", (AppArgs("a", args=("--exec", "/x", "--")), AppArgs("b"))),
-        ("a -- x --- --user 5 b", (AppArgs("a", args=("x",), user="5"), AppArgs("b"))),
-        ("a --- b", (AppArgs("a"), AppArgs("b"))),
-        ("a --", (AppArgs("a"),)),
-        ("a -- --- b --", (AppArgs("a"), AppArgs("b"))),
-        ("--no-overlay a --name=x b --name=y", (AppArgs("a", name="x"), AppArgs("b", name="y"))),
-        ("a --user root --user=5", (AppArgs("a", user="5"),)),
-        ("a --environment A=1 --environment B=x=y", (AppArgs("a", environment=(("A", "1"), ("B", "x=y"))),)),
-        ("a --readonly-rootfs b", (AppArgs("a", readonly_rootfs=True), AppArgs("b"))),
-        ("a --readonly-rootfs=false", (AppArgs("a", readonly_rootfs=False),)),
-        ("a --cpu-shares 512 --oom-score-adj -500", (AppArgs("a", cpu_shares=512, oom_score_adj=-500),)),
+        ("a.aci", (AppRequest("a.aci"),)),
+        ("a b", (AppRequest("a"), AppRequest("b"))),
+        ("a a", (AppRequest("a"), AppRequest("a"))),
+        ("a --exec /bin/sh", (AppRequest("a", exec="/bin/sh"),)),
+        ("a --exec=/bin/sh -- -c id", (AppRequest("a", exec="/bin/sh", args=("-c", "id")),)),
+        ("a -- x --- b -- y z", (AppRequest("a", args=("x",)), AppRequest("b", args=("y", "z")))),
+        ("a -- --exec /x -- --- b", (AppRequest("a", args=("--exec", "/x", "--")), AppRequest("b"))),
+        ("a -- x --- --user 5 b", (AppRequest("a", args=("x",), user="5"), AppRequest("b"))),
+        ("a --- b", (AppRequest("a"), AppRequest("b"))),
+        ("a --", (AppRequest("a"),)),
+        ("a -- --- b --", (AppRequest("a"), AppRequest("b"))),
+        ("--no-overlay a --name=x b --name=y", (AppRequest("a", name="x"), AppRequest("b", name="y"))),
+        ("a --user root --user=5", (AppRequest("a", user="5"),)),
+        (
+            "a --environment A=1 --environment B=x=y",
+            (AppRequest("a", environment=(("A", "1"), ("B", "x=y"))),),
+        ),
+        ("a --readonly-rootfs b", (AppRequest("a", readonly_rootfs=True), AppRequest("b"))),
+        ("a --readonly-rootfs=false", (AppRequest("a", readonly_rootfs=False),)),
+        ("a --cpu-shares 512 --oom-score-adj -500", (AppRequest("a", cpu_shares=512, oom_score_adj=-500),)),
         (
             "a --caps-retain=CAP_A,CAP_B --caps-retain CAP_C",
-            (AppArgs("a", caps_retain=("CAP_A", "CAP_B", "CAP_C")),),
+            (AppRequest("a", caps_retain=("CAP_A", "CAP_B", "CAP_C")),),
         ),
-        ("a --caps-remove CAP_A", (AppArgs("a", caps_remove=("CAP_A",)),)),
+        ("a --caps-remove CAP_A", (AppRequest("a", caps_remove=("CAP_A",)),)),
         (
             "a --seccomp mode=retain,errno=EPERM,chmod",
-            (AppArgs("a", seccomp="mode=retain,errno=EPERM,chmod"),),
+            (AppRequest("a", seccomp="mode=retain,errno=EPERM,chmod"),),
         ),
-        ("a --memory 16M --cpu=500m", (AppArgs("a", memory="16M", cpu="500m"),)),
-        ("a --supplementary-gids 1,2", (AppArgs("a", supplementary_gids=(1, 2)),)),
-        ("a --annotation x=y", (AppArgs("a", annotations=(("x", "y"),)),)),
-        ("a --user-annotation x=y", (AppArgs("a", user_annotations=(("x", "y"),)),)),
-        ("a --user-label x=y", (AppArgs("a", user_labels=(("x", "y"),)),)),
-        ("a --working-dir=/w --group=/etc/x", (AppArgs("a", working_dir="/w", group="/etc/x"),)),
-        ("a --signature=a.asc", (AppArgs("a", signature="a.asc"),)),
+        ("a --memory 16M --cpu=500m", (AppRequest("a", memory="16M", cpu="500m"),)),
+        ("a --supplementary-gids 1,2", (AppRequest("a", supplementary_gids=(1, 2)),)),
+        ("a --annotation x=y", (AppRequest("a", annotations=(("x", "y"),)),)),
+        ("a --user-annotation x=y", (AppRequest("a", user_annotations=(("x", "y"),)),)),
+        ("a --user-label x=y", (AppRequest("a", user_labels=(("x", "y"),)),)),
+        ("a --working-dir=/w --group=/etc/x", (AppRequest("a", working_dir="/w", group="/etc/x"),)),
+        ("a --signature=a.asc", (AppRequest("a", signature="a.asc"),)),
         (
             "a --stdin=tty --stdout log --stderr=null",
-            (AppArgs("a", stdin="tty", stdout="log", stderr="null"),),
+            (AppRequest("a", stdin="tty", stdout="log", stderr="null"),),
         ),
         (
             "--mount volume=v,target=/t a b --mount volume=w,target=/t b2 --mount target=/u,volume=w",
             (
-                AppArgs("a", mounts=(("v", "/t"),)),
-                AppArgs("b", mounts=(("w", "/t"),)),
-                AppArgs("b2", mounts=(("v", "/t"), ("w", "/u"))),
+                AppRequest("a", mounts=(("v", "/t"),)),
+                AppRequest("b", mounts=(("w", "/t"),)),
+                AppRequest("b2", mounts=(("v", "/t"), ("w", "/u"))),
             ),
         ),
-        ("- b", (AppArgs("-"), AppArgs("b"))),
+        ("- b", (AppRequest("-"), AppRequest("b"))),
     ],
 )
 def test_per_app_flags_and_arguments_go_to_the_image_before_them(
-    verb: str, line: str, apps: tuple[AppArgs, ...]
+    verb: str, line: str, apps: tuple[AppRequest, ...]
 ) -> None:
     invocation = read(f"{verb} {line}")
     assert invocation.apps == apps
@@ -602,7 +605,7 @@ def test_per_app_flags_are_the_fields_of_an_app() -> None:
     }  # fmt: skip
     line = " ".join(f"--{option.name}{values[option.kind]}" for option in run.options() if option.per_app)
     (app,) = read(f"run image {line} -- x").apps
-    empty = AppArgs("")
+    empty = AppRequest("")
     same = [name for name in vars(empty) if getattr(app, name) == getattr(empty, name)]
     assert same == [], "no flag sets these"
 
