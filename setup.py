@@ -1,4 +1,4 @@
-"""Builds what is C: two cffi extensions for Python, and static programs in rkt_py/bin.
+"""Builds what is C: two cffi extensions for Python, and programs in rkt_py/bin.
 
 Everything else about the package is in pyproject.toml.
 """
@@ -33,7 +33,7 @@ LINK = ["-Wl,--gc-sections", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack",
 
 @dataclass(frozen=True)
 class Program:
-    """A static executable: NAME of csrc/SOURCE.c and csrc/SOURCE_*.c."""
+    """An executable: NAME of csrc/SOURCE.c and csrc/SOURCE_*.c."""
 
     name: str
     source: str
@@ -59,9 +59,18 @@ class Program:
             compiler = ["musl-gcc", "-include", "csrc/musl.h"]
             compiler += [f"-idirafter{path}" for path in kernel_headers]
         sections = ["-ffunction-sections", "-fdata-sections"]
-        libraries = [f"-l{name}" for name in self.libraries]
         flags = [*WARNINGS, *HARDENING, *REPRODUCIBLE, *sections, *self.flags]
-        return [*compiler, "-std=gnu11", *flags, "-Icsrc", *self.sources(), "-o", output, *LINK, *libraries]
+        return [
+            *compiler,
+            "-std=gnu11",
+            *flags,
+            "-Icsrc",
+            *self.sources(),
+            "-o",
+            output,
+            *LINK,
+            *self.libraries,
+        ]
 
 
 # Its input is its own arguments: a random base address would protect nobody and costs 0.1 ms.
@@ -69,11 +78,12 @@ LAUNCHER = Program("rkt-py", "launcher", ("-Os", "-static"), musl=True)
 PROGRAMS = [
     LAUNCHER,
     Program("supervisor", "supervisor", ("-Os", "-static-pie"), musl=True),
+    # Debian has libisal as a shared library only; the rest of what it reads archives with is linked in.
     Program(
         "unpack",
         "unpack",
-        ("-O2", "-static-pie", "-pthread"),
-        libraries=("isal", "zstd", "lzma", "bz2", "z", "crypto"),
+        ("-O2", "-fPIE", "-pie", "-pthread"),
+        libraries=("-lisal", "-l:libzstd.a", "-l:liblzma.a", "-l:libbz2.a", "-l:libcrypto.a"),
     ),
 ]
 
