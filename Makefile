@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Debian's packages. What is needed to build and run; to test; to measure against.
 BUILD_PACKAGES := ca-certificates gcc libc6-dev musl-tools python3-dev python3-venv libcap-dev libseccomp-dev \
