@@ -670,12 +670,9 @@ def _sync(fd: int) -> None:
             copied = True
             continue
         for name in files:
-            try:
-                file = os.open(name, _READ, dir_fd=dirfd)
-            except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENXIO):
-                    continue
-                raise
+            if not stat.S_ISREG(os.stat(name, dir_fd=dirfd, follow_symlinks=False).st_mode):
+                continue
+            file = os.open(name, _READ, dir_fd=dirfd)
             try:
                 os.fsync(file)
             finally:
