@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from rkt_py.runtime import pod as pods
 from rkt_py.runtime.cli.options import Invocation
 from rkt_py.runtime.errors import PodError
 from rkt_py.runtime.pod import Pod
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def uuids_of(invocation: Invocation) -> tuple[str, ...]:
