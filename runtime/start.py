@@ -189,6 +189,45 @@ def make_plan(
     return plan.make(manifest, facts, about_pod, verb=request.verb), warnings
 
 
+@value
+class Ready:
+    """A plan and the descriptors that go along with it."""
+
+    plan: Plan
+    netns_fd: int
+    held: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+    def close(self) -> None:
+        """Close the descriptors here; a supervisor has its own."""
+        for fd in (*self.held, self.netns_fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def get_ready(
+    pod: Pod,
+    manifest: PodManifest,
+    config: RuntimeConfig,
+    images: Mapping[str, Image],
+    store: ImageStore,
+    request: StartRequest,
+) -> Ready:
+    """Decide all, lock the trees, join the networks: for a pod that is in `run` and locked by us."""
+    trees = {name: treestore.render(image, store) for name, image in images.items()}
+    held: list[int] = []
+    try:
+        for tree in {tree.path: tree for tree in trees.values()}.values():
+            held.append(treestore.lock(tree))
+        decided, warnings = make_plan(pod, manifest, config, trees, request)
+        netns_fd = _join_network(pod, network.parse(config.net))
+    except BaseException:
+        for fd in held:
+            os.close(fd)
+        raise
+    return Ready(decided, netns_fd, tuple(held), warnings)
+
+
 def start(
     pod: Pod,
     manifest: PodManifest,
@@ -197,15 +236,40 @@ def start(
     store: ImageStore,
     request: StartRequest,
 ) -> None:
-    """Become the supervisor of a pod that is in `run` and locked by us; returns only by raising."""
-    trees = {name: treestore.render(image, store) for name, image in images.items()}
-    held = [treestore.lock(tree) for tree in {tree.path: tree for tree in trees.values()}.values()]
-    decided, warnings = make_plan(pod, manifest, config, trees, request)
-    for warning in warnings:
+    """Become the supervisor of a pod; returns only by raising."""
+    ready = get_ready(pod, manifest, config, images, store, request)
+    for warning in ready.warnings:
         os.write(2, f"{request.verb}: {warning}\n".encode())
     if request.debug:
         from rkt_py.runtime import show_plan
 
-        os.write(2, show_plan.text(decided).encode())
-    netns_fd = _join_network(pod, network.parse(config.net))
-    stage1.run(decided, pod_fd=pod.lock_fd, netns_fd=netns_fd, keep=held)
+        os.write(2, show_plan.text(ready.plan).encode())
+    stage1.run(ready.plan, pod_fd=pod.lock_fd, netns_fd=ready.netns_fd, keep=ready.held)
+
+
+def spawn(
+    pod: Pod,
+    manifest: PodManifest,
+    config: RuntimeConfig,
+    images: Mapping[str, Image],
+    store: ImageStore,
+    request: StartRequest,
+    *,
+    stdin: int = -1,
+    stdout: int = -1,
+    stderr: int = -1,
+) -> tuple[int, int]:
+    """Start the supervisor of a pod as a child of ours: its pid and a pidfd. Streams of -1 are /dev/null."""
+    ready = get_ready(pod, manifest, config, images, store, request)
+    try:
+        return stage1.spawn(
+            ready.plan,
+            pod_fd=pod.lock_fd,
+            netns_fd=ready.netns_fd,
+            keep=ready.held,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    finally:
+        ready.close()
