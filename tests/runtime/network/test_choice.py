@@ -138,7 +138,7 @@ def test_choosing_and_leaving_no_network_import_nothing_that_costs() -> None:
         "paths = Paths(run='/nonexistent')\n"
         "network.setup(paths, 'u', network.parse(['none']), -1); network.teardown(paths, 'u')\n"
         "network.parse([]); network.from_json(network.to_json([]).encode())\n"
-        "dns.resolv_conf(dns.parse_dns(['1.1.1.1'])); dns.hosts(dns.parse_hosts(['::1=a']))\n"
+        "dns.resolv_conf(); dns.resolv_conf(['1.1.1.1']); dns.hosts(['::1=a'], hostname='h')\n"
         "print(*sorted(set(sys.modules) - before))"
     )
     root = Path(__file__).parents[3]
