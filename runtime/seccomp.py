@@ -113,6 +113,15 @@ def filter_for(*, isolator: Isolator | None, capabilities: int) -> Filter | None
     return Filter("remove", items, calls.errno)
 
 
+def program(isolators: Iterable[Isolator], capabilities: int, cache_dir: str) -> bytes:
+    """Return the program for an app with these isolators, empty for none. Raises PlanError, KernelError."""
+    asked = [item for item in isolators if item.name in (SECCOMP_RETAIN_SET, SECCOMP_REMOVE_SET)]
+    if len(asked) > 1:
+        raise PlanError(f"{asked[0].name} cannot be together with another {asked[1].name}")
+    wanted = filter_for(isolator=asked[0] if asked else None, capabilities=capabilities)
+    return b"" if wanted is None else bpf(wanted, cache_dir)
+
+
 def bpf(filter: Filter, cache_dir: str) -> bytes:
     """Return a filter's program, from the cache or else compiled. Raises PlanError, KernelError."""
     path = f"{cache_dir}/{filter.file_name}"

@@ -157,6 +157,19 @@ def test_unknown_call_of_the_users_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_program_of_an_app_follows_its_isolators(tmp_path: Path) -> None:
+    shares = isolator.make(isolator.CPU_SHARES, 7)
+    assert seccomp.program([shares], DEFAULT, str(tmp_path)) == seccomp.compile(filter_of(None))
+    assert seccomp.program([shares, retain("@appc.io/all")], DEFAULT, str(tmp_path)) == b""
+    asked = remove("mount")
+    assert seccomp.program([asked, shares], DEFAULT, str(tmp_path)) == seccomp.compile(filter_of(asked))
+    # appc spec, "os/linux/seccomp-remove-set": one of them for an app
+    with pytest.raises(
+        PlanError, match="seccomp-remove-set cannot be together with another .*seccomp-retain-set"
+    ):
+        seccomp.program([asked, retain("read")], DEFAULT, str(tmp_path))
+
+
 def test_capabilities_without_a_part_in_the_list_share_a_filter() -> None:
     net_admin = capability.parse_names(["CAP_NET_ADMIN"])
     assert filter_of(None, DEFAULT | net_admin) == filter_of(None, DEFAULT)
