@@ -1,11 +1,12 @@
 """Errors of images and their manifests, and the root of all errors of rkt-py.
 
-    RktError                      a sentence for the user; exit code 254, as rkt's own errors
-    ├── BadName                   an ACIdentifier, ACName, label, hash or version against the rules
-    ├── BadManifest               an image or pod manifest; `.field` is its path, "app.ports[0].port"
-    ├── BadImage                  the archive: not a tar, truncated, forbidden entries, too large
-    ├── discovery: DiscoveryError (discovery/errors.py)
-    └── runtime: see runtime/errors.py
+RktError                      a sentence for the user; exit code 254, as rkt's own errors
+├── BadName                   an ACIdentifier, ACName, label, hash or version against the rules
+├── BadManifest               an image or pod manifest; `.field` is its path, "app.ports[0].port"
+├── BadImage                  the archive: not a tar, truncated, forbidden entries, too large
+├── BuildError                an image cannot be built: the directory changes, an option makes no sense
+├── discovery: DiscoveryError (discovery/errors.py)
+└── runtime: see runtime/errors.py
 """
 
 from __future__ import annotations
@@ -31,3 +32,7 @@ class BadManifest(RktError):
 
 class BadImage(RktError):
     """An image archive is not one, or holds what an image may not hold."""
+
+
+class BuildError(RktError):
+    """An image cannot be built from this directory with these options."""
