@@ -29,8 +29,15 @@ say() {
 }
 
 show() {
+    local word
     printf '$ rkt-py'
-    printf ' %q' "$@"
+    for word in "$@"; do
+        if [[ $word =~ ^[[:alnum:]_./:=,\&-]+$ ]]; then
+            printf ' %s' "$word"
+        else
+            printf ' %s' "${word@Q}"
+        fi
+    done
     printf '\n'
 }
 
