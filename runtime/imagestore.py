@@ -158,6 +158,10 @@ class ImageStore:
             with temporary.Temporary(self.paths.image_tmp, "image") as fresh:
                 key = self._fill(fresh, fd, unpack)
                 self._publish(fresh, key)
+        except (BadImage, BadManifest) as error:
+            if isinstance(source, str):
+                error.args = (f"{source}: {error}",)
+            raise
         finally:
             if fd is not source:
                 os.close(fd)

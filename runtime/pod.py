@@ -372,6 +372,10 @@ class Pod:
         """The pod's pid 1 as the host numbers it."""
         return self._number("pid")
 
+    def app_pid(self, app: str) -> int | None:
+        """The process of an app's main program as the host numbers it."""
+        return self._number(f"rkt/status/{app}-pid")
+
     def manifest(self) -> PodManifest:
         """Parse the pod manifest."""
         from rkt_py.aci import podmanifest

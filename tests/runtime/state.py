@@ -12,20 +12,12 @@ import tarfile
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-import prctl
+import prctl  # type: ignore[import-untyped]
 
 from rkt_py.aci.errors import BadImage
 from rkt_py.runtime.imagestore import Image, ImageStore
-
-
-class Unpacked(NamedTuple):
-    sha512: str
-    size: int
-    compressed_size: int
-    compression: str
-    entries: int
+from rkt_py.runtime.unpack import Unpacked
 
 
 def unpack(source_fd: int, directory_fd: int, *, keep_fd: int | None = None, sync: bool = True) -> Unpacked:
@@ -41,7 +33,7 @@ def unpack(source_fd: int, directory_fd: int, *, keep_fd: int | None = None, syn
         raise BadImage(f"not a tar: {error}") from None
     with archive:
         # Python 3.11.4 and later would keep setuid bits from the disk; nothing here is hostile.
-        archive.extraction_filter = lambda member, path: member  # type: ignore[assignment]
+        archive.extraction_filter = lambda member, path: member
         archive.extractall(f"/proc/self/fd/{directory_fd}")
         entries = len(archive.getnames())
     return Unpacked(hashlib.sha512(data).hexdigest(), len(data), len(data), "none", entries)

@@ -110,7 +110,7 @@ def test_a_bad_image_leaves_nothing(
 ) -> None:
     make(tmp_path / "bad.aci")
     before = sorted(os.listdir("/proc/self/fd"))
-    with pytest.raises(error):
+    with pytest.raises(error, match="bad.aci"):
         store.put(str(tmp_path / "bad.aci"), unpack=unpack)
     assert sorted(os.listdir("/proc/self/fd")) == before
     assert temporaries(store) == []

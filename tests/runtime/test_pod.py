@@ -88,7 +88,8 @@ def test_a_pod_goes_from_preparing_through_prepared_and_running_to_garbage(paths
         pod.unlock()
         seen.append(pod.state)
     assert seen == [
-        "preparing", "prepared", "running", "exited", "exited deleting", "exited garbage", "deleting", "garbage",
+        "preparing", "prepared", "running", "exited", "exited deleting", "exited garbage",
+        "deleting", "garbage",
     ]  # fmt: skip
 
 
@@ -170,13 +171,13 @@ def test_the_lock_goes_along_across_exec_and_ends_with_the_process(paths: Paths)
         process = subprocess.Popen(["sleep", "1000"], pass_fds=[pod.lock_fd])
     with pods.find(paths, pod.uuid) as pod:
         try:
-            assert pod.state == "running"
+            states: list[str] = [pod.state]
             assert not pod.lock()
             assert not pod.wait(0.01)
         finally:
             process.kill()
         pod.wait()
-        assert pod.state == "exited"
+        assert [*states, pod.state] == ["running", "exited"]
         assert pod.wait(0)
     process.wait()
 
