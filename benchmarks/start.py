@@ -38,7 +38,8 @@ def in_a_mount_namespace_of_our_own() -> None:
 
 
 def run(*argv: str | Path, **options: object) -> str:
-    done = subprocess.run([str(word) for word in argv], check=True, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    words = [str(word) for word in argv]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, **options)  # type: ignore[call-overload]
     return str(done.stdout)
 
 

@@ -23,7 +23,8 @@ def choose_app(manifest: PodManifest, name: str) -> RuntimeApp:
     if name:
         app = manifest.app(name)
         if app is None:
-            raise PodError(f'no app "{name}" in the pod: it has {", ".join(app.name for app in manifest.apps)}')
+            names = ", ".join(app.name for app in manifest.apps)
+            raise PodError(f'no app "{name}" in the pod: it has {names}')
         return app
     if len(manifest.apps) != 1:
         names = ", ".join(app.name for app in manifest.apps)
@@ -41,7 +42,7 @@ def target(pod: Pod, manifest: PodManifest, app: RuntimeApp) -> int:
         raise PodError(f'pod "{pod.uuid}" is not running')
     pid: int | None = init
     if app is not manifest.apps[0]:
-        pid = pod.number(f"rkt/status/{app.name}-pid")
+        pid = pod.app_pid(app.name)
     try:
         if pid is None:
             raise ProcessLookupError
@@ -60,17 +61,19 @@ def target(pod: Pod, manifest: PodManifest, app: RuntimeApp) -> int:
     return pidfd
 
 
-def leaf_cgroups(recorded: Sequence[str], uuid: str, app: str) -> tuple[str, ...]:
-    """Return the directory of each hierarchy that the app's processes are in, of those the pod has made."""
-    result = []
-    for path in recorded:
-        parent, _, name = path.rpartition("/")
-        of_app = name == app and parent.endswith(f"/{uuid}")
-        if of_app or (name == uuid and not any(other.startswith(f"{path}/") for other in recorded)):
-            result.append(path)
-        elif name == uuid and f"{path}/{app}" not in recorded and f"{path}/init" not in recorded:
-            result.append(path)
-    return tuple(result)
+def joined_cgroups(recorded: Sequence[str], uuid: str, app: str) -> tuple[str, ...]:
+    """Return the directories that the app's processes are in, of all that the pod has made.
+
+    Recorded, not planned again: what we may delegate to is not what the pod's starter could.
+    """
+    own = f"/{uuid}/app-{app}"
+    shared = f"/{uuid}"
+    return tuple(
+        path
+        for path in recorded
+        if path.endswith(own)
+        or (path.endswith(shared) and path + f"/app-{app}" not in recorded and f"{path}/init" not in recorded)
+    )
 
 
 def make_plan(pod: Pod, app: RuntimeApp, argv: Sequence[str], *, terminal: bool) -> Plan:
@@ -94,7 +97,7 @@ def make_plan(pod: Pod, app: RuntimeApp, argv: Sequence[str], *, terminal: bool)
     process = replace(main, argv=tuple(argv), stdio=plan.TTY if terminal else plan.INHERIT)
     recorded = pod.read("subcgroup").decode().splitlines()
     cgroups = tuple(
-        cgroup.CgroupDirectory(path, app=app.name, attach=True)
-        for path in leaf_cgroups(recorded, pod.uuid, app.name)
+        cgroup.CgroupDirectory(path, app.name, attach=True, unified=not os.path.exists(f"{path}/tasks"))
+        for path in joined_cgroups(recorded, pod.uuid, app.name)
     )
     return plan.Plan("ENTER", "enter", (plan.PlanApp(app.name, "", (), (process,)),), cgroups=cgroups)

@@ -198,8 +198,8 @@ def _mounts(
             volumes.setdefault(implicit.name, implicit)
             mounts.append(Mount(implicit.name, point.path))
             warnings.append(
-                f'warning: no volume specified for mount point "{point.name}", implicitly creating an "empty" '
-                "volume. This volume will be removed when the pod is garbage-collected."
+                f'warning: no volume specified for mount point "{point.name}", implicitly creating an '
+                '"empty" volume. This volume will be removed when the pod is garbage-collected.'
             )
         else:
             mounts.append(Mount(point.name, point.path))

@@ -139,6 +139,7 @@ class PlanMemory:
         return self._memory
 
 
-def constants(prefix: str) -> dict[str, int]:
-    """Return the numbers of rkt.h whose names begin so: {"OP_MOUNT": 1, ...} for "RKT_"."""
-    return {name[len(prefix) :]: getattr(_lib, name) for name in dir(_lib) if name.startswith(prefix)}
+def constant(name: str) -> int:
+    """Return a number of rkt.h: 1 for RKT_MODE_RUN."""
+    number: int = getattr(_lib, name)
+    return number

@@ -96,9 +96,8 @@ def run(
     with preparation.prepare(paths, manifest, images, store, config) as pod:
         try:
             pod.to_run()
-            _, pidfd = start.spawn(
-                pod, manifest, config, images, store, StartRequest(), stdin=stdin, stdout=stdout, stderr=stderr
-            )
+            streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+            _, pidfd = start.spawn(pod, manifest, config, images, store, StartRequest(), **streams)
             try:
                 code = _wait(pidfd, timeout)
             finally:

@@ -171,8 +171,8 @@ def _root(app: RuntimeApp, facts: AppFacts, directory: str) -> Op:
         return Op("ROOT", f"{base}/root", source=f"{base}/root")
     lower = ":".join(escape_option(path) for path in facts.lower)
     options = f"lowerdir={lower},upperdir={escape_option(base)}/upper,workdir={escape_option(base)}/work"
-    # volatile: without it, the last umount waits until the pod's files are on disk. A pod does not outlive the
-    # machine's uptime, and its volumes are not on the overlay.
+    # volatile: without it, the last umount waits until the pod's files are on disk. A pod does not outlive
+    # the machine's uptime, and its volumes are not on the overlay.
     return Op("ROOT", f"{base}/root", fstype="overlay", options=f"{options},volatile")
 
 

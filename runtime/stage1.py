@@ -10,6 +10,7 @@ import os
 
 from rkt_py.runtime import kernel
 from rkt_py.runtime.errors import KernelError
+from rkt_py.runtime.kernel import constant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +19,12 @@ if TYPE_CHECKING:
     from rkt_py.runtime.cgroup import CgroupDirectory
     from rkt_py.runtime.plan import Op, Plan, PlanApp, Process
 
-_RKT = kernel.constants("RKT_")
-_OP = kernel.constants("RKT_OP_")
-
-
 def _op(memory: kernel.PlanMemory, op: Op) -> dict[str, int]:
     flags = 0
     for flag in op.flags:
-        flags |= _OP[flag]
+        flags |= constant(f"RKT_OP_{flag}")
     return {
-        "kind": _OP[op.kind],
+        "kind": constant(f"RKT_OP_{op.kind}"),
         "flags": flags,
         "source": memory.text(op.source),
         "target": memory.text(op.target),
@@ -44,8 +41,8 @@ def _op(memory: kernel.PlanMemory, op: Op) -> dict[str, int]:
 
 def _process(memory: kernel.PlanMemory, process: Process) -> dict[str, object]:
     return {
-        "role": _RKT[f"ROLE_{process.role}"],
-        "stdio": _RKT[f"STDIO_{process.stdio}"],
+        "role": constant(f"RKT_ROLE_{process.role}"),
+        "stdio": constant(f"RKT_STDIO_{process.stdio}"),
         "uid": process.uid,
         "gid": process.gid,
         "groups": memory.array("uint32_t", list(process.groups)),
@@ -95,10 +92,10 @@ def pack(plan: Plan, *, pod_fd: int, netns_fd: int = -1, target_fd: int = -1) ->
     indices = {app.name: index for index, app in enumerate(plan.apps)}
     flags = 0
     for flag in plan.flags:
-        flags |= _RKT[flag]
+        flags |= constant(f"RKT_{flag}")
     try:
         return memory.finish(
-            mode=_RKT[f"MODE_{plan.mode}"],
+            mode=constant(f"RKT_MODE_{plan.mode}"),
             flags=flags,
             verb=memory.text(plan.verb),
             hostname=memory.text(plan.hostname),

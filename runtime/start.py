@@ -167,8 +167,12 @@ def _join_network(pod: Pod, choice: NetworkChoice) -> int:
     if choice.kind != "contained":
         return -1
     netns_fd = kernel.new_netns()
-    infos = network.setup(pod.paths, pod.uuid, choice, netns_fd)
-    pod.write("net-info.json", network.to_json(infos).encode())
+    try:
+        infos = network.setup(pod.paths, pod.uuid, choice, netns_fd)
+        pod.write("net-info.json", network.to_json(infos).encode())
+    except BaseException:
+        os.close(netns_fd)
+        raise
     return netns_fd
 
 
@@ -238,13 +242,17 @@ def start(
 ) -> None:
     """Become the supervisor of a pod; returns only by raising."""
     ready = get_ready(pod, manifest, config, images, store, request)
-    for warning in ready.warnings:
-        os.write(2, f"{request.verb}: {warning}\n".encode())
-    if request.debug:
-        from rkt_py.runtime import show_plan
+    try:
+        for warning in ready.warnings:
+            os.write(2, f"{request.verb}: {warning}\n".encode())
+        if request.debug:
+            from rkt_py.runtime import show_plan
 
-        os.write(2, show_plan.text(ready.plan).encode())
-    stage1.run(ready.plan, pod_fd=pod.lock_fd, netns_fd=ready.netns_fd, keep=ready.held)
+            os.write(2, show_plan.text(ready.plan).encode())
+        stage1.run(ready.plan, pod_fd=pod.lock_fd, netns_fd=ready.netns_fd, keep=ready.held)
+    except BaseException:
+        network.teardown(pod.paths, pod.uuid)
+        raise
 
 
 def spawn(
@@ -271,5 +279,8 @@ def spawn(
             stdout=stdout,
             stderr=stderr,
         )
+    except BaseException:
+        network.teardown(pod.paths, pod.uuid)
+        raise
     finally:
         ready.close()

@@ -8,6 +8,7 @@ from rkt_py.runtime import enter as entering
 from rkt_py.runtime import pod as pods
 from rkt_py.runtime import stage1
 from rkt_py.runtime.cli.main import complain
+from rkt_py.runtime.errors import PodError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def enter(invocation: Invocation) -> int:
     uuid, *argv = invocation.args
     with pods.find(invocation.paths, uuid) as pod:
         if pod.state != "running":
-            raise pods.PodError(f'pod "{pod.uuid}" isn\'t currently running')
+            raise PodError(f'pod "{pod.uuid}" isn\'t currently running')
         manifest = pod.manifest()
         app = entering.choose_app(manifest, invocation.string("app"))
         pidfd = entering.target(pod, manifest, app)

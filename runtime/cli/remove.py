@@ -37,6 +37,14 @@ def gc(invocation: Invocation) -> int:
         grace_period=invocation.duration("grace-period") / 1e9,
         expire_prepared=invocation.duration("expire-prepared") / 1e9,
         mark_only=invocation.flag("mark-only"),
-        report=complain,
+        report=_report,
     )
     return 0
+
+
+def _report(text: str) -> None:
+    """As rkt: what is deleted to stdout, all else to stderr under the verb's name."""
+    if text.startswith("Garbage collecting"):
+        print(text, flush=True)
+    else:
+        complain(f"gc: {text}")
