@@ -88,8 +88,9 @@ say "Look at it, by a short UUID"
 rkt list
 rkt enter "${UUID:0:8}" /bin/sh -c 'echo "inside: $(hostname), $(ps | wc -l) lines of ps"; cat /etc/passwd'
 rkt logs "${UUID:0:8}"
-echo "Memory of rkt-py's own processes while it runs:"
-grep -h '^Pss:' "/proc/$RUNNING/smaps_rollup" || true
+pid1=$("$RKT" --dir="$WORK/data" status "$UUID" | sed -n 's/^pid=//p')
+echo "Memory of rkt-py's own processes, the supervisor and the pod's pid 1:" \
+    "$(awk '/^Pss:/ { sum += $2 } END { print sum " kB" }' "/proc/$RUNNING/smaps_rollup" "/proc/$pid1/smaps_rollup")"
 
 say "Stop it"
 rkt stop "${UUID:0:8}"
