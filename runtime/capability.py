@@ -106,5 +106,5 @@ def all_of(cap_last_cap: str) -> int:
 
 def every() -> int:
     """Return the mask of every capability of the running kernel. Raises OSError."""
-    with open(_CAP_LAST_CAP, encoding="ascii") as file:
+    with open(_CAP_LAST_CAP, encoding="utf-8") as file:
         return all_of(file.read())
