@@ -526,7 +526,7 @@ def test_call_of_the_default_list_is_decided_in_few_steps() -> None:
     class Counting(list[bpf.Instruction]):
         steps = 0
 
-        def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+        def __getitem__(self, index):  # type: ignore[no-untyped-def]
             Counting.steps += 1
             return super().__getitem__(index)
 
