@@ -199,8 +199,12 @@ class _Tree:
             self.add_special(path, seen)
 
     def add_link(self, path: bytes, seen: os.stat_result) -> bool:
-        """Write a second name of a file as a link to the first; say whether it was one."""
-        if seen.st_nlink == 1 or stat.S_ISDIR(seen.st_mode) or stat.S_ISSOCK(seen.st_mode):
+        """Write a second name of a file as a link to the first; say whether it was one.
+
+        Names of one symlink or device are written as several: many extractors refuse links to them, as
+        a way to elsewhere.
+        """
+        if seen.st_nlink == 1 or not stat.S_ISREG(seen.st_mode):
             return False
         first = self.links.setdefault((seen.st_dev, seen.st_ino), path)
         if first == path:
@@ -212,6 +216,10 @@ class _Tree:
         type = _TYPES.get(stat.S_IFMT(seen.st_mode))
         if type is None:  # a directory now
             raise self.changed(path)
+        if type == tar.CHARACTER_DEVICE and seen.st_rdev == 0:
+            raise BuildError(
+                f"{self.name(path)}: character device 0:0, which an overlay takes for a deleted file"
+            )
         device = None if type == tar.FIFO else (os.major(seen.st_rdev), os.minor(seen.st_rdev))
         self.blocks.write(tar.header(self.entry(path, type, seen, device=device)))
 
@@ -266,9 +274,7 @@ class _Tree:
             raise
         if not names:
             return ()
-        kept = sorted(
-            os.fsencode(name) for name in names if name.startswith("user.") or name == "security.capability"
-        )
+        kept = sorted(os.fsencode(name) for name in names if _is_kept(name))
         for name in kept:
             if b"=" in name:
                 # A pax record ends its keyword at "=", and readers do not agree on how to hide one.
@@ -290,6 +296,13 @@ class _Tree:
         inside = path.removeprefix(b"rootfs").rstrip(b"/")
         shown = os.fsdecode(self.shown + inside if self.shown != b"/" else inside or b"/")
         return shown if shown.isprintable() else ascii(shown)[1:-1]
+
+
+def _is_kept(attribute: str) -> bool:
+    # Overlayfs obeys those of its own, which say what is in another directory.
+    if attribute.startswith("user."):
+        return not attribute.startswith("user.overlay.")
+    return attribute == "security.capability"
 
 
 def _state(seen: os.stat_result) -> tuple[int, ...]:

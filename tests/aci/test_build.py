@@ -141,7 +141,6 @@ def make_tree(root: Path, *, seed: int = 0, devices: bool = True) -> Path:
         if devices:
             os.mknod(path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
             os.mknod(path / "loop", 0o660 | stat.S_IFBLK, os.makedev(7, 1048575))
-            os.mknod(path / "whiteout", stat.S_IFCHR, 0)
 
     def times(path: Path) -> None:
         path.mkdir()
@@ -234,7 +233,7 @@ def snapshot(root: Path) -> dict[bytes, tuple[object, ...]]:
                 content = what.st_rdev
             xattrs = () if stat.S_ISLNK(what.st_mode) else tuple(sorted(os.listxattr(path)))
             first = relative
-            if not stat.S_ISDIR(what.st_mode):
+            if stat.S_ISREG(what.st_mode):
                 first = links.setdefault((what.st_dev, what.st_ino), relative)
             seen[relative] = (
                 oct(what.st_mode),
@@ -376,6 +375,14 @@ def test_socket_is_left_out_with_a_warning(small: Path, tmp_path: Path) -> None:
     built = build(small, MANIFEST, tmp_path / "o")
     assert built.warnings == (f"{small}/listening: a socket, which an image cannot hold, is left out",)
     assert [item.name for item in entries(tmp_path / "o")] == ["manifest", "rootfs", "rootfs/file"]
+
+
+def test_links_to_files_are_links_and_to_others_copies(images: dict[Compression, tuple[Path, Built]]) -> None:
+    types = {item.name: (item.type, item.linkname) for item in entries(images["none"][0])}
+    where = "rootfs/links"
+    assert types[f"{where}/first"] == (tarfile.REGTYPE, "")
+    assert types[f"{where}/second"] == types[f"{where}/z-third"] == (tarfile.LNKTYPE, f"{where}/first")
+    assert types[f"{where}/symlink"] == types[f"{where}/symlink-again"] == (tarfile.SYMTYPE, "first")
 
 
 def test_file_linked_from_outside_the_tree_is_a_file(small: Path, tmp_path: Path) -> None:
@@ -653,9 +660,26 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, locked: str) -> None:
     assert python(code, str(tmp_path), locked).stdout == f"rootfs/in/{locked} ['rootfs']\n"
 
 
+@pytest.mark.root
+def test_attributes_that_mean_something_elsewhere_are_left_out(small: Path, tmp_path: Path) -> None:
+    for name in ("user.kept", "user.overlay.opaque", "trusted.overlay.opaque", "trusted.x"):
+        os.setxattr(small, name, b"y")
+    build(small, MANIFEST, tmp_path / "o")
+    root = next(item for item in entries(tmp_path / "o") if item.isdir())
+    assert [key for key in root.pax_headers if "xattr" in key] == ["SCHILY.xattr.user.kept"]
+
+
 def test_attribute_whose_name_no_archive_can_hold_is_refused(small: Path, tmp_path: Path) -> None:
     os.setxattr(small / "file", "user.a=b", b"x")
     with pytest.raises(BuildError, match="rootfs/file.*user.a=b"):
+        build(small, MANIFEST, tmp_path / "o")
+    assert left(tmp_path) == ["rootfs"]
+
+
+@pytest.mark.root
+def test_whiteout_is_refused(small: Path, tmp_path: Path) -> None:
+    os.mknod(small / "gone", stat.S_IFCHR, 0)
+    with pytest.raises(BuildError, match="rootfs/gone: character device 0:0"):
         build(small, MANIFEST, tmp_path / "o")
     assert left(tmp_path) == ["rootfs"]
 
