@@ -25,7 +25,7 @@ HOT = [
 ]
 QUICK = {
     "__future__", "_cffi_backend", "_json", "_posixsubprocess", "_random", "_signal", "_socket", "_stat",
-    "errno", "fcntl", "marshal", "os", "os.path", "posix", "posixpath", "select", "stat", "sys", "time",
+    "errno", "fcntl", "gc", "marshal", "os", "os.path", "posix", "posixpath", "select", "stat", "sys", "time",
 }  # fmt: skip
 
 # What the interpreter loads before the first line.
@@ -46,11 +46,14 @@ class Import(NamedTuple):
 
 
 def modules() -> dict[str, Path]:
-    found = {"rkt_py": ROOT / "rkt_py/__init__.py", "rkt_py.__main__": ROOT / "rkt_py/__main__.py"}
-    for layer in LAYERS:
-        for path in sorted((ROOT / layer).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(["rkt_py", *(part for part in parts if part != "__init__")])] = path
+    found = {}
+    for path in [
+        *(ROOT / "rkt_py").glob("*.py"),
+        *(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")),
+    ]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        own = [part for part in parts if part not in ("rkt_py", "__init__")]
+        found[".".join(["rkt_py", *own])] = path
     return found
 
 
