@@ -75,6 +75,9 @@ def build(
         manifest = imagemanifest.dump(manifest).encode()
     imagemanifest.parse(manifest)
     epoch = _environment_epoch() if source_date_epoch is None else source_date_epoch
+    for number in owner or ():
+        if not 0 <= number <= imagemanifest.MAX_ID:
+            raise BuildError(f"owner {number} is not a user or group id, 0 to {imagemanifest.MAX_ID}")
     compressor = compressors.make(compression, level)
     with ExitStack() as stack:
         root = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

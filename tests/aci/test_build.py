@@ -396,6 +396,13 @@ def test_owner_goes_before_the_owners_of_files(small: Path, tmp_path: Path) -> N
     assert {(item.uid, item.gid) for item in entries(tmp_path / "o")} == {(7, 4294967294)}
 
 
+@pytest.mark.parametrize("owner", [(-1, 0), (0, 4294967295), (1 << 40, 0)])
+def test_owner_that_is_no_id_is_refused(small: Path, tmp_path: Path, owner: tuple[int, int]) -> None:
+    with pytest.raises(BuildError, match="is not a user or group id"):
+        build(small, MANIFEST, tmp_path / "o", owner=owner)
+    assert left(tmp_path) == ["rootfs"]
+
+
 def test_root_may_be_a_symlink_and_links_in_the_tree_are_not_followed(small: Path, tmp_path: Path) -> None:
     (small / "link").symlink_to("/etc")
     (tmp_path / "alias").symlink_to(small)
