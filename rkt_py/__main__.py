@@ -1,40 +1,26 @@
-"""The program `rkt-py`, and `python -m rkt_py`.
+"""The program `rkt-py`. csrc/launcher.c starts this file with `-I -S`, so Python compiles it each time:
+it stays tiny, and leaves everything to rkt_py/hot.py, whose code it finds compiled."""
 
-csrc/launcher.c starts this file with `-I -S`, so Python compiles it each time: it stays tiny.
-"""
-
-import os
+import gc
+import marshal
 import sys
 
 
-def add_packages() -> None:
-    """Do what `site` would have done: make this package and what it needs importable."""
-    parent = __file__.rpartition("/rkt_py/")[0]
-    prefix = sys.executable.rpartition("/bin/")[0]
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    paths = [parent, f"{prefix}/lib/{version}/site-packages"]
-    if prefix in ("/usr", "/usr/local"):
-        # Not a virtual environment: Debian's Python has its packages here.
-        paths += [f"/usr/local/lib/{version}/dist-packages", "/usr/lib/python3/dist-packages"]
-    sys.path += [path for path in paths if path not in sys.path]
-
-
-def leave(code: int) -> None:
-    """Exit without taking the interpreter down (0.5 ms), when nobody waits for that."""
+def begin() -> int:
+    package = __file__.rpartition("/")[0]
+    path = f"{package}/__pycache__/hot.{sys.implementation.cache_tag}"
+    names: dict[str, object] = {"__name__": "rkt_py.hot", "__file__": f"{package}/hot.py"}
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            os.write(2, f"rkt-py: cannot write to standard output: {error.strerror}\n".encode())
-        os._exit(254)
-    if "threading" in sys.modules or "atexit" in sys.modules:
-        sys.exit(code)
-    os._exit(code)
+        with open(path, "rb", 0) as file:
+            modules = marshal.loads(file.read())
+        exec(marshal.loads(modules["rkt_py.hot"][4]), names)
+    except (OSError, ValueError, EOFError, TypeError, KeyError):
+        modules = None
+        with open(f"{package}/hot.py") as file:
+            exec(compile(file.read(), f"{package}/hot.py", "exec"), names)
+    return names["begin"](path, modules)  # type: ignore[operator, no-any-return]
 
 
 if __name__ == "__main__":
-    if not __package__:
-        add_packages()
-    from rkt_py.runtime.cli.main import main
-
-    leave(main())
+    gc.disable()  # nothing here lives long enough to be worth collecting
+    begin()
