@@ -327,7 +327,7 @@ static int make_streams(struct error *reterr) {
                                 return fail(reterr, errno, "make a pipe");
                         (void) fcntl(pipes[j][0], F_SETFL, O_NONBLOCK);
                         /* So that the app may open /dev/stdout, which asks for the pipe's owner. */
-                        (void) fchown(pipes[j][1], process->uid, process->gid);
+                        (void) !fchown(pipes[j][1], process->uid, process->gid);
                         streams[n_streams++] = (struct stream) { pipes[j][0], i, j == 1 };
                 }
                 stdios[i].out = pipes[0][1];

@@ -47,7 +47,7 @@ static _Noreturn void join(const struct rkt_process *process, int socket, int er
         if (process->stdio == RKT_STDIO_TTY) {
                 if (terminal_open(&master, &slave, &error) < 0)
                         goto give_up;
-                (void) fchown(slave, process->uid, 5);
+                (void) !fchown(slave, process->uid, 5);
                 stdio = (struct stdio) { slave, slave, slave, true };
                 /* It answers when the terminal has the size of the caller's. */
                 event = (struct event) { .type = EVENT_TTY };

@@ -393,7 +393,7 @@ static int make_manifest(struct extraction *x, struct error *reterr) {
 
 static int make_entry(struct extraction *x, struct error *reterr) {
         const struct tar_entry *entry = &x->tar->entry;
-        const char *name;
+        const char *name = NULL;
         int r;
 
         /* Section "App Container Image" of the spec: the file "manifest", the directory "rootfs" and nothing else at
