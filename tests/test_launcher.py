@@ -142,6 +142,17 @@ def test_environment_and_directory_have_no_say(tmp_path: Path) -> None:
     assert "evil" not in done.stdout + done.stderr.replace(str(evil), "")
 
 
+def test_streams_that_are_closed_are_not_left_to_the_next_open(tmp_path: Path) -> None:
+    launcher = install(tmp_path / "venv", [f"{SITE}/{MAIN}"], ["bin/python3.11"])
+    (tmp_path / "venv/bin/python3.11").write_text(
+        '#!/bin/sh\nseen=$(readlink /proc/$$/fd/0 /proc/$$/fd/1)\necho "$seen" >&2\n'
+    )
+    done = subprocess.run(
+        ["sh", "-c", f"exec '{launcher}' <&- >&-"], stderr=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stderr == "/dev/null\n/dev/null\n"
+
+
 def test_the_installed_command_hands_over_to_python_at_once() -> None:
     """No shell, no second process: exec of the launcher, then of Python."""
     installed = Path(sys.prefix, "bin/rkt-py")
