@@ -98,6 +98,9 @@ class Bench:
             "--rm",
             "--network=none",
             "--log-driver=none",
+            # podman raises these, which root without CAP_SYS_RESOURCE may not.
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=1024:1024",
             *limits,
             "localhost/true",
             "/bin/true",
@@ -109,8 +112,8 @@ def seccomp() -> dict[str, object]:
     for path in ("/usr/share/containers/seccomp.json", "/etc/containers/seccomp.json"):
         if os.path.exists(path):
             break
-    # The file's rules depend on capabilities and architectures, which podman resolves; an allow list of all the
-    # names in it is the same size and costs the same.
+    # The file's rules depend on capabilities and architectures, which podman resolves; an allow list of all
+    # the names in it is the same size and costs the same.
     names = sorted(
         {name for rule in json.loads(Path(path).read_text())["syscalls"] for name in rule["names"]}
     )
@@ -199,6 +202,23 @@ def at_once(bench: Bench, callers: int, each: int) -> None:
         print(f"{count} caller{'s' if count > 1 else ' '} in one process: {count * each / took:8.1f} pods/s")
 
 
+def measure(bench: Bench, arguments: argparse.Namespace) -> None:
+    every = contenders(bench, set(arguments.only))
+    times: dict[str, list[float]] = {name: [] for name in every}
+    for once in every.values():
+        once()
+    for _ in range(arguments.runs):
+        for label, once in every.items():
+            time.sleep(arguments.pause)
+            times[label].append(once())
+    pause = f"{arguments.pause * 1000:.0f} ms"
+    print(f"start to exit of /bin/true in {arguments.directory}, {arguments.runs} runs each, {pause} apart")
+    table(times)
+    if not arguments.only:
+        at_once(bench, 8, 25)
+    run(bench.rkt, f"--dir={bench.data}", "gc", "--grace-period=0s")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -212,24 +232,9 @@ def main() -> int:
     arguments = parser.parse_args()
     in_a_mount_namespace_of_our_own()
     with tempfile.TemporaryDirectory(prefix="rkt-py-bench-", dir=arguments.directory) as name:
-        bench = Bench(Path(name))
-        every = contenders(bench, set(arguments.only))
-        times: dict[str, list[float]] = {name: [] for name in every}
-        for once in every.values():
-            once()
-        for _ in range(arguments.runs):
-            for label, once in every.items():
-                time.sleep(arguments.pause)
-                times[label].append(once())
-        pause = f"{arguments.pause * 1000:.0f} ms"
-        print(
-            f"start to exit of /bin/true in {arguments.directory}, {arguments.runs} runs each, {pause} apart"
-        )
-        table(times)
-        if not arguments.only:
-            at_once(bench, 8, 25)
-        run(bench.rkt, f"--dir={bench.data}", "gc", "--grace-period=0s")
-        if shutil.which("podman"):
+        try:
+            measure(Bench(Path(name)), arguments)
+        finally:
             subprocess.run(["umount", "-q", f"{name}/podman/overlay"], check=False)
     return 0
 
