@@ -191,6 +191,17 @@ _Noreturn static void fail(const char *what, const char *path) {
         _exit(EXIT_OWN_ERROR);
 }
 
+/* What is opened next must not become a standard stream that our caller closed. */
+static void fill_streams(void) {
+        int fd;
+
+        do
+                fd = open("/dev/null", O_RDWR);
+        while (fd >= 0 && fd <= STDERR_FILENO);
+        if (fd >= 0)
+                close(fd);
+}
+
 int main(int argc, char *argv[]) {
         char self[PATH_MAX], tree[PATH_MAX], venv[PATH_MAX];
         const char *prefix;
@@ -199,6 +210,8 @@ int main(int argc, char *argv[]) {
         char **args;
         size_t n = 0;
         ssize_t r;
+
+        fill_streams();
 
         /* The kernel's word for what runs: links are followed, argv[0] is not asked. */
         r = readlink("/proc/self/exe", self, sizeof(self) - 1);

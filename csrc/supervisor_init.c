@@ -313,6 +313,7 @@ static void loop(int signal_fd) {
 static int set_up(struct error *reterr, int32_t *ret_app) {
         const struct rkt_app *plan_apps = PLAN_ARRAY(struct rkt_app, plan->apps);
         const struct rkt_op *pod_ops = PLAN_ARRAY(struct rkt_op, plan->pod_ops);
+        _cleanup_close_ int host_fd = -1;
         int r;
 
         *ret_app = -1;
@@ -331,8 +332,12 @@ static int set_up(struct error *reterr, int32_t *ret_app) {
         }
         if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
                 return fail(reterr, errno, "make the mounts private");
+        /* pod_fd would not do: it is of the mount namespace we were cloned from, where we cannot mount. */
+        host_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (host_fd < 0)
+                return fail(reterr, errno, "open /");
         for (uint32_t i = 0; i < plan->pod_ops.count; i++) {
-                r = root_apply(plan->pod_fd, &pod_ops[i], reterr);
+                r = root_apply(host_fd, &pod_ops[i], reterr);
                 if (r < 0)
                         return r;
         }
@@ -373,7 +378,7 @@ _Noreturn void init_run(int socket, const struct stdio *stdios) {
 
                 if (terminal_open(&master, &slave, &error) < 0 || terminal_console(slave, &error) < 0)
                         give_up(0, &error);
-                (void) fchown(slave, first->uid, 5);
+                (void) !fchown(slave, first->uid, 5);
                 /* It answers when the terminal has the size of the caller's. */
                 if (send_event(to_supervisor, &event, master, 0) < 0
                     || receive_event(to_supervisor, &event, NULL, NULL) <= 0)

@@ -378,7 +378,13 @@ def make(manifest: PodManifest, apps: dict[str, AppFacts], pod: PodFacts, *, ver
     if shared_shm:
         # POSIX shared memory is the pod's, as its ipc namespace is; its apps' mount namespaces are not.
         pod_ops = (
-            Op("MOUNT", "/shm", fstype="tmpfs", options="mode=1777,size=65536k", attributes=shm.attributes),
+            Op(
+                "MOUNT",
+                f"{pod.directory}/shm",
+                fstype="tmpfs",
+                options="mode=1777,size=65536k",
+                attributes=shm.attributes,
+            ),
         )
         shm = Op("BIND", "/dev/shm", source=f"{pod.directory}/shm")
     for app in manifest.apps:

@@ -160,7 +160,7 @@ def test_the_ipc_namespace_is_the_parents_only_when_asked() -> None:
 
 def test_apps_of_a_pod_share_dev_shm() -> None:
     made = make(app("a"), app("b"))
-    assert [op.target for op in made.pod_ops] == ["/shm"]
+    assert [op.target for op in made.pod_ops] == ["/pods/u/shm"]
     for planned in made.apps:
         assert [op.source for op in planned.ops if op.target == "/dev/shm"] == ["/pods/u/shm"]
     assert make().pod_ops == ()
