@@ -91,6 +91,17 @@ def _scanner() -> Callable[[str, int], tuple[object, int]]:
 _scan = _scanner()
 
 
+def _scan_all(text: str, start: int) -> tuple[object, int]:
+    try:
+        return _scan(text, start)
+    except SystemError:
+        # Before Python 3.13 the scanner raises json.decoder's error only if somebody imported that, and
+        # otherwise fails without an exception.
+        import json.decoder  # noqa: F401
+
+        return _scan(text, start)
+
+
 def loads(data: bytes, *, what: str, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -> object:
     """Return what a JSON document holds; `what` is its name in errors ("image manifest")."""
     if len(data) > max_size:
@@ -105,7 +116,7 @@ def loads(data: bytes, *, what: str, max_size: int = MAX_SIZE, max_depth: int = 
     if not stop:
         raise BadManifest(f"the {what} is not JSON: it is empty")
     try:
-        value, end = _scan(text, len(text) - len(text.lstrip(_WHITESPACE)))
+        value, end = _scan_all(text, len(text) - len(text.lstrip(_WHITESPACE)))
         if end < stop:
             end = len(text) - len(text[end:].lstrip(_WHITESPACE))
             raise BadManifest(f"the {what} has data after its end at {_position(text, end)}")

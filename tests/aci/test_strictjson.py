@@ -128,6 +128,31 @@ for data, message in refused:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_syntax_errors_are_told_where_nothing_imported_json() -> None:
+    """As in the installed command: a bare interpreter, in which nobody else imported json.decoder."""
+    program = """
+import sys
+sys.path.append(".")
+from rkt_py.aci import strictjson
+from rkt_py.aci.errors import BadManifest
+assert "json.decoder" not in sys.modules
+for text in sys.argv[1:]:
+    for module in [name for name in sys.modules if name.startswith("json")]:
+        del sys.modules[module]
+    try:
+        strictjson.loads(text.encode(), what="thing")
+    except BadManifest as error:
+        print(error)
+"""
+    texts = ['{"a": 1', "{'a': 1}", '["a', '"\\x"', "[1 2]", "nope"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, *texts], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == len(texts)
+    assert all(line.startswith("the thing is not JSON: ") for line in done.stdout.splitlines()), done.stdout
+
+
 def test_a_large_document_is_refused_before_it_is_read() -> None:
     with pytest.raises(BadManifest, match="the thing is larger than 4194304 bytes"):
         loads(b"[" * (4 << 20) + b"]", what="thing")
