@@ -77,7 +77,10 @@ def decompress_file(source: str, target: str, *, sha512: str) -> None:
     Raises BadImage, OSError.
     """
     temporary = f"{target}.{os.getpid()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, target) from None
     try:
         with os.fdopen(fd, "wb") as file:
             found = decompress(source, file.write)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rkt_py.aci import build as building
 from rkt_py.aci import imagemanifest
+from rkt_py.aci.errors import BadManifest, BuildError
 from rkt_py.runtime.cli.main import complain
 from rkt_py.runtime.cli.options import Invocation
 from rkt_py.runtime.errors import UsageError
@@ -36,7 +37,10 @@ def _manifest(invocation: Invocation) -> imagemanifest.ImageManifest | bytes:
             raise UsageError(f"--{clash[0]} cannot be given with --manifest", invocation.command.path)
         with open(path, "rb") as file:
             data = file.read(5 << 20)
-        imagemanifest.parse(data)
+        try:
+            imagemanifest.parse(data)
+        except BadManifest as error:
+            raise BuildError(f"{path}: {error}") from None
         return data
     if not invocation.string("name"):
         raise UsageError("an image needs a name: give --name or --manifest", invocation.command.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from rkt_py.aci import imagemanifest, podmanifest
-from rkt_py.aci.errors import RktError
+from rkt_py.aci.errors import BadManifest, RktError
 from rkt_py.runtime import fetch, generate, network, start
 from rkt_py.runtime import pod as pods
 from rkt_py.runtime import prepare as preparation
@@ -176,7 +176,11 @@ def _given_manifest(
     if invocation.apps or conflicts:
         raise UsageError("conflicting flags set with --pod-manifest (see --help)", invocation.command.path)
     with open(path, "rb") as file:
-        manifest = podmanifest.parse(file.read(5 << 20))
+        data = file.read(5 << 20)
+    try:
+        manifest = podmanifest.parse(data)
+    except BadManifest as error:
+        raise PrepareError(f"{path}: {error}") from None
     if not manifest.apps:
         raise PrepareError(f"{path}: a pod manifest without apps")
     images = {}
