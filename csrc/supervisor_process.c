@@ -53,7 +53,7 @@ static int set_oom_score(int adjustment, struct error *reterr) {
         if (fd < 0 || fstatfs(fd, &fs) < 0)
                 return fail(reterr, errno, "open /proc/self/oom_score_adj");
         if (fs.f_type != PROC_SUPER_MAGIC)
-                return fail(reterr, EPERM, "/proc of the pod is not procfs");
+                return fail(reterr, EPERM, "set the OOM score: /proc of the pod is not procfs");
         if (write(fd, text, (size_t) length) < 0)
                 return fail(reterr, errno, "set the OOM score to %d", adjustment);
         return 0;
@@ -66,7 +66,7 @@ static int set_directory(const char *directory, struct error *reterr) {
                 return fail(reterr, errno, "change to the working directory %s", directory);
         /* The kernel says "(unreachable)" of what is outside of the root (CVE-2024-21626). */
         if (syscall(SYS_getcwd, cwd, sizeof(cwd)) < 0 || cwd[0] != '/')
-                return fail(reterr, EXDEV, "the working directory %s is outside of the root", directory);
+                return fail(reterr, EXDEV, "use the working directory %s, which is outside of the root", directory);
         return 0;
 }
 

@@ -222,7 +222,7 @@ static int op_bind(int root_fd, const struct rkt_op *op, const char *source, con
         if (clone < 0 || fstat(clone, &st) < 0)
                 return fail(reterr, errno, "open the volume source %s", source);
         if (S_ISLNK(st.st_mode))
-                return fail(reterr, ELOOP, "the volume source %s is a symbolic link", source);
+                return fail(reterr, ELOOP, "use the volume source %s, which is a symbolic link", source);
         r = set_attributes(clone, op->attributes, recursive);
         if (r < 0)
                 return fail(reterr, -r, "set the attributes of the mount of %s", source);
