@@ -43,9 +43,8 @@ def collect(
     for pod in _taken(paths, PREPARED, older_than=expire_prepared):
         report(f'moving expired prepared pod "{pod.uuid}" to garbage')
         _unless_lost(pod.to_garbage)
-    parents = set(_empty(paths, EXITED_GARBAGE, grace_period, report, teardown))
-    parents.update(_empty(paths, GARBAGE, 0, report, teardown))
-    _remove_parents(paths, parents)
+    _empty(paths, EXITED_GARBAGE, grace_period, report, teardown)
+    _empty(paths, GARBAGE, 0, report, teardown)
     for name in ImageStore(paths).sweep():
         report(f'removed "{name}", which nobody finished')
 
@@ -58,7 +57,7 @@ def remove(pod: Pod, *, teardown: Teardown = network.teardown) -> None:
         pod.to_exited_garbage()
     elif pod.directory in (EMBRYO, PREPARE, PREPARED):
         pod.to_garbage()
-    _remove_parents(pod.paths, set(_delete(pod, teardown)))
+    _delete(pod, teardown)
 
 
 def _lock(pod: Pod) -> bool:
@@ -92,26 +91,24 @@ def _mark(paths: Paths, report: Report) -> None:
             _unless_lost(pod.to_garbage)
 
 
-def _empty(
-    paths: Paths, directory: str, grace_period: float, report: Report, teardown: Teardown
-) -> Iterator[str]:
-    """Delete what is old enough; yield the cgroup directories it leaves empty above it."""
+def _empty(paths: Paths, directory: str, grace_period: float, report: Report, teardown: Teardown) -> None:
+    """Delete what is old enough."""
     for pod in walk(paths, (directory,)):
         if grace_period > 0 and _age(pod) < grace_period:
             report(f'pod "{pod.uuid}" not removed: still within grace period ({_duration(grace_period)})')
         elif pod.lock():
             report(f'Garbage collecting pod "{pod.uuid}"')
             try:
-                yield from _delete(pod, teardown)
+                _delete(pod, teardown)
             except (OSError, RktError) as error:
                 report(f'pod "{pod.uuid}" not removed: {error}')
 
 
-def _delete(pod: Pod, teardown: Teardown) -> list[str]:
-    """Undo what a locked pod in the garbage left; return the cgroup directories above its own."""
-    cgroups = _cgroups(pod)
-    for path in cgroups:
+def _delete(pod: Pod, teardown: Teardown) -> None:
+    """Undo what a locked pod in the garbage left, and then delete it."""
+    for path in _cgroups(pod):
         _remove_cgroup(path)
+        _remove_parent(path, pod.paths)
     teardown(pod.paths, pod.uuid)
     if pod.directory == EXITED_GARBAGE:
         # From here on it is not a pod any more, whoever finds half of it.
@@ -121,7 +118,6 @@ def _delete(pod: Pod, teardown: Teardown) -> list[str]:
         remove_tree(dirfd, pod.uuid)
     finally:
         os.close(dirfd)
-    return [path[: path.index(f"/{_OURS}/") + len(_OURS) + 1] for path in cgroups]
 
 
 def _taken(paths: Paths, directory: str, *, older_than: float = 0) -> Iterator[Pod]:
@@ -172,18 +168,21 @@ def _remove_cgroup(path: str) -> None:
             time.sleep(0.01)
 
 
-def _remove_parents(paths: Paths, parents: set[str]) -> None:
-    """After the last pod, remove the directories that held the pods' cgroups."""
+def _remove_parent(path: str, paths: Paths) -> None:
+    """After the last pod, remove the directory that held the pods' cgroups.
+
+    A pod that starts at this moment makes it again.
+    """
     try:
-        if os.listdir(paths.pods(RUN)):
-            return
+        with os.scandir(paths.pods(RUN)) as running:
+            if next(running, None) is not None:
+                return
     except FileNotFoundError:
         pass
-    for path in parents:
-        try:
-            os.rmdir(path)
-        except OSError:
-            pass  # in use after all, by a pod that starts or another installation, or gone
+    try:
+        os.rmdir(path[: path.rindex(f"/{_OURS}/") + len(_OURS) + 1])
+    except OSError:
+        pass  # others are still in it, maybe another installation's, or it is gone
 
 
 def _duration(seconds: float) -> str:
