@@ -100,7 +100,8 @@ def points_up(found: Import) -> bool:
 
 def sees_cli(found: Import) -> bool:
     cli = "rkt_py.runtime.cli"
-    own = found.importer == "rkt_py.__main__" or f"{found.importer}.".startswith(f"{cli}.")
+    starts_it = found.importer in ("rkt_py.__main__", "rkt_py.hot")
+    own = starts_it or f"{found.importer}.".startswith(f"{cli}.")
     return f"{found.imported}.".startswith(f"{cli}.") and not own
 
 
