@@ -33,17 +33,17 @@ def main() -> int:
     )
     parser.add_argument("--pods", type=int, default=10)
     arguments = parser.parse_args()
-    rkt = Path(sys.executable).parent / "rkt-py"
+    rkt = str(Path(sys.executable).parent / "rkt-py")
     with tempfile.TemporaryDirectory(prefix="rkt-py-bench-", dir="/dev/shm") as name:
         rootfs = Path(name, "rootfs")
         (rootfs / "bin").mkdir(parents=True)
         (rootfs / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
         (rootfs / "bin/busybox").chmod(0o755)
         aci = Path(name, "idle.aci")
-        build = [rkt, "image", "build", "--name=example.com/idle", "--exec=/bin/busybox", rootfs, aci]
+        build = [rkt, "image", "build", "--name=example.com/idle", "--exec=/bin/busybox", str(rootfs), str(aci)]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
         base = [rkt, f"--dir={name}/data", "--insecure-options=image"]
-        run = [*base, "run", "--net=none", aci, "--", "sleep", "1000"]
+        run = [*base, "run", "--net=none", str(aci), "--", "sleep", "1000"]
         pods = [subprocess.Popen(run, stdout=subprocess.DEVNULL) for _ in range(arguments.pods)]
         try:
             for pod in pods:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rkt_py.runtime import log
@@ -12,6 +13,11 @@ from rkt_py.runtime.cli.uuids import pod_of
 def logs(invocation: Invocation) -> int:
     """Print what the apps of a pod wrote: their stdout to ours, their stderr to ours."""
     with pod_of(invocation) as pod:
+        if invocation.flag("follow") and os.geteuid() == 0:
+            from rkt_py.runtime import resident
+
+            # As long as the pod lives, and what is read is an app's: its user is all this needs.
+            resident.settle("rkt-py logs")
         for line in log.read(pod, invocation.string("app") or None, follow=invocation.flag("follow")):
             stream = sys.stderr if line.stream == "stderr" else sys.stdout
             text = line.text if line.partial else f"{line.text}\n"
