@@ -81,7 +81,7 @@ def sweep(parent: str) -> list[str]:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It may have been published between our open and our lock.
+            # What was published between our open and our lock is not dead, only elsewhere.
             if is_at(fd, f"{parent}/{entry}"):
                 _remove(parent, entry)
                 swept.append(entry)

@@ -194,7 +194,7 @@ def _lay_out(layers: list[_Layer], target: str) -> None:
                         directories.append((path, entry.path))
                     else:
                         _link(entry.path, f"{target}/{path}")
-    # Children first: what is put into a directory changes its mtime.
+    # Last, since what is put into a directory changes its mtime; from below, since a mode may shut the way.
     for path, source in reversed(directories):
         _copy_attributes(source, f"{target}/{path}" if path else target)
 

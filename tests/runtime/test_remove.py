@@ -78,6 +78,26 @@ def test_what_is_gone_is_no_error(parent: int) -> None:
     remove_tree(parent, "it")
 
 
+def test_a_link_put_in_the_place_of_a_directory_is_not_followed(
+    tmp_path: Path, parent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outside/below").mkdir(parents=True)
+    (tmp_path / "outside/kept").touch()
+    (tmp_path / "tree/d").mkdir(parents=True)
+
+    def swap_and_open(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "d" and not (tmp_path / "tree/d").is_symlink():
+            (tmp_path / "tree/d").rmdir()
+            (tmp_path / "tree/d").symlink_to(tmp_path / "outside")
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    real = os.open
+    monkeypatch.setattr("os.open", swap_and_open)
+    remove_tree(parent, "tree")
+    assert os.listdir(tmp_path) == ["outside"]
+    assert sorted(os.listdir(tmp_path / "outside")) == ["below", "kept"]
+
+
 def test_names_are_bytes(tmp_path: Path, parent: int) -> None:
     tree = os.fsencode(tmp_path / "tree")
     os.mkdir(tree)
