@@ -73,7 +73,7 @@ static int set_directory(const char *directory, struct error *reterr) {
 static int set_users(const struct rkt_process *process, struct error *reterr) {
         const uint32_t *groups = PLAN_ARRAY(uint32_t, process->groups);
         struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-        struct __user_cap_data_struct data[2] = { { 0 } };
+        struct __user_cap_data_struct data[2] = { { 0 } }, ours[2] = { { 0 } };
 
         if (syscall(SYS_setgroups, process->groups.count, groups) < 0)
                 return fail(reterr, errno, "set the supplementary groups");
@@ -100,6 +100,11 @@ static int set_users(const struct rkt_process *process, struct error *reterr) {
                 data[0].permitted |= (uint32_t) process->capabilities;
                 data[1].permitted = (uint32_t) (process->capabilities >> 32);
         }
+        /* We may have less than there is: a container's root, say. What we lack nobody gets. */
+        if (syscall(SYS_capget, &header, ours) < 0)
+                return fail(reterr, errno, "read the capabilities");
+        data[0].permitted &= ours[0].permitted;
+        data[1].permitted &= ours[1].permitted;
         data[0].effective = data[0].permitted;
         data[1].effective = data[1].permitted;
         if (syscall(SYS_capset, &header, data) < 0)

@@ -30,7 +30,7 @@ def rootfs(busybox_rootfs: Path, probe: Path, tmp_path_factory: pytest.TempPathF
     root = tmp_path_factory.mktemp("root") / "rootfs"
     shutil.copytree(busybox_rootfs, root, symlinks=True)
     shutil.copy(probe, root / "bin/probe")
-    shutil.copy(busybox_rootfs / "bin/busybox", root / "bin/setuid")
+    shutil.copy(probe, root / "bin/setuid")
     (root / "bin/setuid").chmod(0o4755)
     (root / "bin/script").write_text("#!/no/such/sh\n")
     (root / "bin/script").chmod(0o755)

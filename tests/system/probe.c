@@ -171,11 +171,21 @@ static int orphans(int n) {
         return 0;
 }
 
+static int status(void) {
+        char text[8192];
+        int fd = open("/proc/self/status", O_RDONLY);
+        ssize_t n = read(fd, text, sizeof(text));
+
+        return n > 0 && write(1, text, (size_t) n) == n ? 0 : 1;
+}
+
 int main(int argc, char **argv) {
         const char *what = argc > 1 ? argv[1] : "", *argument = argc > 2 ? argv[2] : "";
 
         if (strcmp(what, "calls") == 0)
                 return calls();
+        if (strcmp(what, "status") == 0)
+                return status();
         if (strcmp(what, "find-key") == 0)
                 return find_key(argument);
         if (strcmp(what, "connect") == 0)
