@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "printable.h"
 #include "supervisor.h"
 
 const struct rkt_plan *plan;
@@ -171,10 +172,26 @@ static uint32_t n_streams;
 static int32_t result = -1;
 static bool failed;
 
+/* One write: what others write to the same file does not get between the words. */
 static void complain(const char *who, const struct error *error) {
-        fprintf(stderr, "%s: %s%s%s%s%s%s\n", plan_string(plan->verb), who ? "app \"" : "", who ? who : "",
-                who ? "\": cannot " : "cannot ", error->text, error->number ? ": " : "",
-                error->number ? strerror(error->number) : "");
+        char text[4 * sizeof(error->text) + 2048];
+        FILE *file = fmemopen(text, sizeof(text), "w");
+        long size;
+
+        if (!file)
+                return;
+        fprintf(file, "%s: ", plan_string(plan->verb));
+        if (who)
+                fprintf(file, "app \"%s\": ", who);
+        fputs("cannot ", file);
+        print_escaped(file, error->text);
+        if (error->number)
+                fprintf(file, ": %s", strerror(error->number));
+        fputc('\n', file);
+        fflush(file);
+        size = ftell(file);
+        fclose(file);
+        (void) !write(STDERR_FILENO, text, (size_t) size);
 }
 
 static const char *app_name(int32_t index) {

@@ -16,10 +16,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "printable.h"
 #include "supervisor.h"
 
 static int complain(const struct error *error) {
-        fprintf(stderr, "%s: cannot %s: %s\n", plan_string(plan->verb), error->text, strerror(error->number));
+        fprintf(stderr, "%s: cannot ", plan_string(plan->verb));
+        print_escaped(stderr, error->text);
+        fprintf(stderr, ": %s\n", strerror(error->number));
         return 254;
 }
 

@@ -26,6 +26,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "printable.h"
 #include "unpack.h"
 
 #define PACKED_RING ((size_t) 1 << 20)
@@ -239,36 +240,6 @@ static int run(struct line *line, struct tar *tar, struct error *reterr) {
         while (n > 0)
                 pthread_join(threads[--n], NULL);
         return sync_all(options, reterr);
-}
-
-/* How many bytes from `p` on are one printable character of UTF-8; 0 if they are not. */
-static size_t printable(const uint8_t *p) {
-        size_t n = *p < 0x80 ? 1 : *p >= 0xc2 && *p < 0xe0 ? 2 : (*p & 0xf0) == 0xe0 ? 3 : *p >= 0xf0 && *p < 0xf5 ? 4 : 0;
-
-        if (n == 1)
-                return *p >= ' ' && *p != 0x7f && *p != '\\';
-        for (size_t i = 1; i < n; i++)
-                if ((p[i] & 0xc0) != 0x80)
-                        return 0;
-        /* C1 control characters, overlong forms, surrogates, what is behind the last character. */
-        if ((p[0] == 0xc2 && p[1] < 0xa0) || (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-            (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-                return 0;
-        return n;
-}
-
-static void print_escaped(FILE *file, const char *text) {
-        const uint8_t *p = (const uint8_t *) text;
-
-        while (*p) {
-                size_t n = printable(p);
-
-                if (n == 0)
-                        fprintf(file, *p == '\\' ? "\\\\" : "\\x%02x", *p);
-                else
-                        fwrite(p, 1, n, file);
-                p += n ? n : 1;
-        }
 }
 
 static int report(const struct options *options, const struct line *line, const struct tar *tar, const struct error *error) {

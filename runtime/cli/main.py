@@ -64,10 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(text: str) -> None:
     """Write a message to stderr as one line, without what a terminal would obey."""
-    shown = "".join(
-        character if character.isprintable() or character == "\n" else _escape(character)
-        for character in text
-    )
+    shown = "".join(character if character.isprintable() else _escape(character) for character in text)
     try:
         os.write(2, f"{shown}\n".encode(errors="backslashreplace"))
     except OSError:
