@@ -50,6 +50,16 @@ def _check_source(volume: Volume) -> None:
         ) from None
 
 
+def _manifest_bytes(manifest: PodManifest) -> bytes:
+    """Write a pod manifest, some of which is from a command line, which need not be UTF-8."""
+    text = podmanifest.dump(manifest)
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        start, end = text.rfind('"', 0, error.start) + 1, text.find('"', error.end)
+        raise PrepareError(f'"{text[start:end]}" is not UTF-8, as all of a pod manifest must be') from None
+
+
 def _copy_tree(tree: Tree, target: str) -> None:
     """Copy a tree with everything it has. cp(1) does it, with reflinks where there are any."""
     argv = ["cp", "-a", "--reflink=auto", "-T", tree.lower[0], target]
@@ -94,10 +104,11 @@ def prepare(
     `images` are by app name. Whatever fails, nothing of the pod is left.
     """
     check_volumes(manifest)
+    manifest_bytes = _manifest_bytes(manifest)
     trees = {app.name: treestore.render(images[app.name], store) for app in manifest.apps}
     pod = pods.create(paths)
     try:
-        pod.write("pod", podmanifest.dump(manifest).encode())
+        pod.write("pod", manifest_bytes)
         pod.write("runtime-config", config.json())
         pod.mkdir("rkt/status")
         pod.mkdir("rkt/log")

@@ -90,6 +90,8 @@ def _config(invocation: Invocation) -> RuntimeConfig:
     if answers.get("mds-register"):
         raise UsageError("--mds-register: there is no metadata service yet", invocation.command.path)
     runs = "net" in answers
+    if runs:
+        _check_hostname(invocation.string("hostname"))
     return RuntimeConfig(
         hostname=invocation.string("hostname") if runs else "",
         net=invocation.strings("net") if runs else ("default",),
@@ -101,6 +103,12 @@ def _config(invocation: Invocation) -> RuntimeConfig:
         disable_seccomp="seccomp" in insecure,
         ipc_mode=invocation.string("ipc") if runs else "",
     )
+
+
+def _check_hostname(name: str) -> None:
+    """Refuse what sethostname(2) would, and what is more than one word of /etc/hosts."""
+    if len(name) > 64 or not name.isascii() or not name.isprintable() or " " in name:
+        raise PrepareError(f'--hostname: "{name}" is not a host name of at most 64 ASCII characters')
 
 
 def _merge(prepared: RuntimeConfig, now: RuntimeConfig) -> RuntimeConfig:
