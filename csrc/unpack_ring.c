@@ -68,13 +68,16 @@ uint8_t *ring_reserve(struct ring *ring, size_t *ret_size) {
         return bytes;
 }
 
+/* What is behind the limit is not published, but what is before it: an error in that comes first. */
 int ring_publish(struct ring *ring, size_t size, struct error *reterr) {
-        if (size > ring->limit - ring->head)
-                return fail(reterr, 0, "the archive unpacks to more than %llu bytes", (unsigned long long) ring->limit);
+        size_t allowed = (size_t) MIN((uint64_t) size, ring->limit - ring->head);
+
         pthread_mutex_lock(&ring->lock);
-        ring->head += size;
+        ring->head += allowed;
         ring_tell(ring);
         pthread_mutex_unlock(&ring->lock);
+        if (allowed < size)
+                return fail(reterr, 0, "the archive unpacks to more than %llu bytes", (unsigned long long) ring->limit);
         return 0;
 }
 
