@@ -16,6 +16,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@ struct app {
         int mount_ns;
         int cgroups[MAX_HIERARCHIES];
         int n_cgroups;
+        int leaf;
         bool failed;
         bool ended;
 };
@@ -36,6 +38,7 @@ struct app {
 static struct app apps[MAX_APPS];
 static struct stdio streams[MAX_APPS];
 static int to_supervisor;
+static int null_fd = -1;
 static bool stopping;
 static struct timespec stop_at;
 
@@ -46,9 +49,9 @@ static _Noreturn void give_up(int32_t app, const struct error *error) {
         _exit(254);
 }
 
-/* Our cgroup is the root of what the pod sees of them. Those of the apps can be opened only now: once we have left the
+/* The pod's cgroup is the root of what the pod sees of them. Those of the apps can be opened only now: once we have left the
  * host's mounts they are out of reach. */
-static int enter_cgroups(struct error *reterr) {
+static int enter_cgroups(int ns, struct error *reterr) {
         int fds[MAX_HIERARCHIES], n, r;
 
         n = cgroups_open(-1, fds, MAX_HIERARCHIES, reterr);
@@ -63,9 +66,12 @@ static int enter_cgroups(struct error *reterr) {
                 apps[i].n_cgroups = cgroups_open((int32_t) i, apps[i].cgroups, MAX_HIERARCHIES, reterr);
                 if (apps[i].n_cgroups < 0)
                         return apps[i].n_cgroups;
+                r = cgroups_leaf((int32_t) i, &apps[i].leaf, reterr);
+                if (r < 0)
+                        return r;
         }
-        if (plan->flags & RKT_NEW_CGROUP && unshare(CLONE_NEWCGROUP) < 0)
-                return fail(reterr, errno, "make a cgroup namespace");
+        if (plan->flags & RKT_NEW_CGROUP && (ns >= 0 ? setns(ns, CLONE_NEWCGROUP) : unshare(CLONE_NEWCGROUP)) < 0)
+                return fail(reterr, errno, "enter a cgroup namespace");
         return 0;
 }
 
@@ -150,23 +156,17 @@ static _Noreturn void become(const struct app *app, const struct rkt_process *pr
 
 static int start_process(int32_t index, const struct rkt_process *process, struct error *reterr) {
         struct app *app = &apps[index];
-        _cleanup_close_ int null_fd = -1;
         struct stdio stdio = streams[index];
         struct event started = { .type = EVENT_PID, .app = index, .value = (int32_t) process->role };
         int pipe_fds[2], r;
 
-        if (process->stdio == RKT_STDIO_NULL || stdio.in < 0) {
-                null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-                if (null_fd < 0)
-                        return fail(reterr, errno, "open /dev/null");
-                if (stdio.in < 0)
-                        stdio.in = null_fd;
-                if (process->stdio == RKT_STDIO_NULL)
-                        stdio.out = stdio.err = null_fd;
-        }
+        if (stdio.in < 0)
+                stdio.in = null_fd;
+        if (process->stdio == RKT_STDIO_NULL)
+                stdio.out = stdio.err = null_fd;
         if (pipe2(pipe_fds, O_CLOEXEC) < 0)
                 return fail(reterr, errno, "make a pipe");
-        app->pid = fork();
+        app->pid = cgroups_fork(app->leaf);
         if (app->pid < 0)
                 return fail(reterr, errno, "fork");
         if (app->pid == 0)
@@ -310,14 +310,14 @@ static void loop(int signal_fd) {
         }
 }
 
-static int set_up(struct error *reterr, int32_t *ret_app) {
+static int set_up(int cgroup_ns, struct error *reterr, int32_t *ret_app) {
         const struct rkt_app *plan_apps = PLAN_ARRAY(struct rkt_app, plan->apps);
         const struct rkt_op *pod_ops = PLAN_ARRAY(struct rkt_op, plan->pod_ops);
         _cleanup_close_ int host_fd = -1;
         int r;
 
         *ret_app = -1;
-        r = enter_cgroups(reterr);
+        r = enter_cgroups(cgroup_ns, reterr);
         if (r < 0)
                 return r;
         if (plan->netns_fd >= 0 && setns(plan->netns_fd, CLONE_NEWNET) < 0)
@@ -351,7 +351,49 @@ static int set_up(struct error *reterr, int32_t *ret_app) {
         return build_root(&plan_apps[0], reterr);
 }
 
-_Noreturn void init_run(int socket, const struct stdio *stdios) {
+static int compare_fds(const void *one, const void *other) {
+        return *(const int *) one - *(const int *) other;
+}
+
+/* Close what we hold of the host, before there is anybody in the pod: who has CAP_SYS_PTRACE there may open what we have
+ * open, and from the pod's directory ".." leads to the host's root. The locks are the supervisor's, with whom we die. */
+static int close_host(int signal_fd, struct error *reterr) {
+        static int kept[4 + MAX_APPS * (4 + MAX_HIERARCHIES)];
+        size_t n = 0;
+        int next = 3;
+        bool inherits = false;
+
+        null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (null_fd < 0)
+                return fail(reterr, errno, "open /dev/null");
+        kept[n++] = null_fd;
+        kept[n++] = signal_fd;
+        kept[n++] = to_supervisor;
+        for (uint32_t i = 0; i < plan->apps.count; i++) {
+                inherits |= streams[i].in == STDIN_FILENO;
+                kept[n++] = streams[i].in;
+                kept[n++] = streams[i].out;
+                kept[n++] = streams[i].err;
+                kept[n++] = apps[i].mount_ns;
+                for (int j = 0; j < apps[i].n_cgroups; j++)
+                        kept[n++] = apps[i].cgroups[j];
+        }
+        for (int fd = 0; fd < 3 && !inherits; fd++)
+                if (dup2(null_fd, fd) < 0)
+                        return fail(reterr, errno, "set up standard stream %d", fd);
+        qsort(kept, n, sizeof(kept[0]), compare_fds);
+        for (size_t i = 0; i < n; i++) {
+                if (kept[i] > next && syscall(SYS_close_range, next, kept[i] - 1, 0) < 0)
+                        return fail(reterr, errno, "close file descriptors");
+                if (kept[i] >= next)
+                        next = kept[i] + 1;
+        }
+        if (syscall(SYS_close_range, next, ~0U, 0) < 0)
+                return fail(reterr, errno, "close file descriptors");
+        return 0;
+}
+
+_Noreturn void init_run(int socket, const struct stdio *stdios, int cgroup_ns) {
         const struct rkt_process *first;
         struct error error = { 0 };
         _cleanup_close_ int signal_fd = -1;
@@ -361,14 +403,14 @@ _Noreturn void init_run(int socket, const struct stdio *stdios) {
         to_supervisor = socket;
         memcpy(streams, stdios, sizeof(struct stdio) * plan->apps.count);
         for (uint32_t i = 0; i < plan->apps.count; i++)
-                apps[i].mount_ns = -1;
+                apps[i].mount_ns = apps[i].leaf = -1;
         /* Nobody in the pod may trace us or read our memory and fds (CVE-2016-9962). */
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
         (void) prctl(PR_SET_DUMPABLE, 0);
         (void) prctl(PR_SET_NAME, "rkt-py-init");
         (void) setsid();
         (void) umask(0);
-        if (set_up(&error, &where) < 0)
+        if (set_up(cgroup_ns, &error, &where) < 0)
                 give_up(where, &error);
 
         first = PLAN_ARRAY(struct rkt_process, PLAN_ARRAY(struct rkt_app, plan->apps)->processes);
@@ -394,6 +436,8 @@ _Noreturn void init_run(int socket, const struct stdio *stdios) {
                 (void) fail(&error, errno, "receive signals");
                 give_up(-1, &error);
         }
+        if (close_host(signal_fd, &error) < 0)
+                give_up(-1, &error);
         for (uint32_t i = 0; i < plan->apps.count; i++)
                 advance((int32_t) i);
         loop(signal_fd);

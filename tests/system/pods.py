@@ -147,10 +147,11 @@ class Pods:
     def start(self, *args: str | Path, stdin: int = subprocess.DEVNULL) -> Running:
         """Start a command; the fixture ends it when the test does not."""
         uuid_file = self.directory / f"uuid-{len(self._running)}"
-        verb, *rest = args
-        saved = (f"--uuid-file-save={uuid_file}",) if verb == "run" else ()
+        command = list(args)
+        if "run" in command:
+            command.insert(command.index("run") + 1, f"--uuid-file-save={uuid_file}")
         process = subprocess.Popen(
-            self.rkt.command(verb, *saved, *rest),
+            self.rkt.command(*command),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

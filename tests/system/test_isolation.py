@@ -328,6 +328,14 @@ def test_pid_1_cannot_be_traced_or_killed(pods: Pods) -> None:
     assert pods.sh("kill -9 1; kill -TERM 1; echo alive").lines[0] == "alive"
 
 
+def test_pid_1_holds_nothing_of_the_host_for_who_may_trace_it(pods: Pods) -> None:
+    flags = "--caps-retain=CAP_SYS_PTRACE,CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH"
+    script = "readlink /proc/1/root; for fd in 0 1 2 $(ls /proc/1/fd); do readlink /proc/1/fd/$fd; done"
+    links = pods.sh(script, flags).lines
+    assert links[:4] == ["/", "/dev/null", "/dev/null", "/dev/null"]
+    assert {link.partition(":")[0] for link in links[4:]} == {"/dev/null", "anon_inode", "socket", "pipe"}
+
+
 def test_session_keyring_of_the_caller_is_not_the_apps(pods: Pods) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     keyctl, add_key, join, session = 250, 248, 1, -3
