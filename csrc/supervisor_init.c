@@ -406,6 +406,9 @@ _Noreturn void init_run(int socket, const struct stdio *stdios, int cgroup_ns) {
                 apps[i].mount_ns = apps[i].leaf = -1;
         /* Nobody in the pod may trace us or read our memory and fds (CVE-2016-9962). */
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+        /* It may have died before we asked: its end of the socket is closed then, whoever our parent is now. */
+        if (poll(&(struct pollfd){ .fd = socket }, 1, 0) != 0)
+                _exit(254);
         (void) prctl(PR_SET_DUMPABLE, 0);
         (void) prctl(PR_SET_NAME, "rkt-py-init");
         (void) setsid();
