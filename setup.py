@@ -54,12 +54,20 @@ class Program:
         makes it 14 kB instead of 700; where it is not installed, glibc does the same work.
         """
         compiler = os.environ.get("CC", "gcc").split()
+        own_flags = list(self.flags)
         if self.musl and shutil.which("musl-gcc"):
             kernel_headers = ("/usr/include", f"/usr/include/{platform.machine()}-linux-gnu")
             compiler = ["musl-gcc", "-include", "csrc/musl.h"]
             compiler += [f"-idirafter{path}" for path in kernel_headers]
+            if "-static-pie" in own_flags:
+                # musl-gcc takes no notice of -static-pie, and would ask for its shared library when run.
+                objects = Path(f"/usr/lib/{platform.machine()}-linux-musl")
+                start = [str(objects / name) for name in ("rcrt1.o", "crti.o", "crtn.o")]
+                own_flags.remove("-static-pie")
+                own_flags += ["-fPIE", "-static", "-nostartfiles", *start]
+                own_flags += ["-Wl,-pie", "-Wl,--no-dynamic-linker", "-Wl,-z,text"]
         sections = ["-ffunction-sections", "-fdata-sections"]
-        flags = [*WARNINGS, *HARDENING, *REPRODUCIBLE, *sections, *self.flags]
+        flags = [*WARNINGS, *HARDENING, *REPRODUCIBLE, *sections, *own_flags]
         return [
             *compiler,
             "-std=gnu11",

@@ -40,7 +40,15 @@ def main() -> int:
         (rootfs / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
         (rootfs / "bin/busybox").chmod(0o755)
         aci = Path(name, "idle.aci")
-        build = [rkt, "image", "build", "--name=example.com/idle", "--exec=/bin/busybox", str(rootfs), str(aci)]
+        build = [
+            rkt,
+            "image",
+            "build",
+            "--name=example.com/idle",
+            "--exec=/bin/busybox",
+            str(rootfs),
+            str(aci),
+        ]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
         base = [rkt, f"--dir={name}/data", "--insecure-options=image"]
         run = [*base, "run", "--net=none", str(aci), "--", "sleep", "1000"]
@@ -48,6 +56,8 @@ def main() -> int:
         try:
             for pod in pods:
                 while not children(pod.pid) or not children(children(pod.pid)[0]):
+                    if pod.poll() is not None:
+                        raise SystemExit("a pod ended")
                     time.sleep(0.01)
             print(
                 f"KiB of an idle pod, {arguments.pods} pods at once{'':8}"

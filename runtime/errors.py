@@ -1,13 +1,13 @@
 """Errors of the runtime.
 
-    RktError
-    ├── UsageError       the command line: unknown flag, missing argument, flags in conflict
-    ├── StoreError       the image store: no such image, ambiguous prefix
-    ├── PodError         a pod: none or several match, wrong state for the verb
-    ├── PrepareError     a pod cannot be made from these images and options
-    ├── PlanError        the pod manifest asks for what cannot be done: no such user, volume, file
-    ├── NetworkError     a network cannot be set up
-    └── KernelError      a step of the C core failed: `.step`, `.errno`
+RktError
+├── UsageError       the command line: unknown flag, missing argument, flags in conflict
+├── StoreError       the image store: no such image, ambiguous prefix
+├── PodError         a pod: none or several match, wrong state for the verb
+├── PrepareError     a pod cannot be made from these images and options
+├── PlanError        the pod manifest asks for what cannot be done: no such user, volume, file
+├── NetworkError     a network cannot be set up
+└── KernelError      a step of the C core failed: `.step`, `.errno`
 """
 
 from __future__ import annotations

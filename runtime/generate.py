@@ -141,7 +141,7 @@ def _seccomp(text: str) -> tuple[str, object]:
 
 def _environment(app: App, request: AppRequest, pod: PodRequest) -> tuple[EnvironmentVariable, ...]:
     """Lowest first: the caller's, the image's, files', the pod's, the app's own."""
-    variables = dict(pod.inherited)
+    variables = {name: text for name, text in pod.inherited.items() if _is_environment_name(name)}
     variables.update((variable.name, variable.value) for variable in app.environment)
     variables.update(pod.from_files)
     variables.update(pod.environment)
@@ -153,6 +153,14 @@ def _environment(app: App, request: AppRequest, pod: PodRequest) -> tuple[Enviro
         except BadName as error:
             raise PrepareError(f"environment: {error}") from None
     return tuple(EnvironmentVariable(name, text) for name, text in variables.items())
+
+
+def _is_environment_name(name: str) -> bool:
+    try:
+        names.check_environment_name(name)
+    except BadName:
+        return False  # "BASH_FUNC_x%%": a shell's own business
+    return True
 
 
 def _executable(app: App, request: AppRequest) -> tuple[str, ...]:

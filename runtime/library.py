@@ -1,7 +1,7 @@
 """What `import rkt_py` offers: pods from Python, without an interpreter to start.
 
-    result = rkt_py.run("sha512-...", ["/bin/true"], net="none")
-    result.exit_code
+result = rkt_py.run("sha512-...", ["/bin/true"], net="none")
+result.exit_code
 """
 
 from __future__ import annotations

@@ -170,10 +170,17 @@ def _pod_request(invocation: Invocation) -> PodRequest:
             files += generate.parse_environment_file(file.read(1 << 20), path)
     return PodRequest(
         volumes=tuple(generate.parse_volume(text) for text in invocation.strings("volume")),
-        inherited=dict(os.environ) if invocation.flag("inherit-env") else {},
+        inherited=_own_environment() if invocation.flag("inherit-env") else {},
         from_files=files,
         environment=invocation.pairs("set-env"),
     )
+
+
+def _own_environment() -> dict[str, str]:
+    """Return the environment we were started with: Python adds LC_CTYPE to its own in a C locale."""
+    with open("/proc/self/environ", "rb") as file:
+        items = [os.fsdecode(item).partition("=") for item in file.read().split(b"\0") if item]
+    return {name: text for name, _, text in items}
 
 
 def _given_manifest(

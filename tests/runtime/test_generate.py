@@ -42,6 +42,12 @@ def test_two_apps_of_one_image_need_names() -> None:
     ]
 
 
+@pytest.mark.parametrize("suffix", ["created", "started", "pid"])
+def test_names_that_would_share_a_file_are_refused(suffix: str) -> None:
+    with pytest.raises(PrepareError, match="cannot be in one pod"):
+        make(AppRequest("x", name=f"a-{suffix}"), AppRequest("x", name="a"))
+
+
 @pytest.mark.parametrize(
     ("image_exec", "request_", "expected"),
     [
