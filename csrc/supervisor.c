@@ -362,7 +362,7 @@ static void close_pod_ends(void) {
         }
 }
 
-static pid_t clone_init(int unified_fd, int *ret_pidfd) {
+static pid_t clone_init(int leaf, int *ret_pidfd) {
         struct clone_args arguments = {
                 .flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_PIDFD,
                 .pidfd = (uint64_t) (uintptr_t) ret_pidfd,
@@ -375,9 +375,9 @@ static pid_t clone_init(int unified_fd, int *ret_pidfd) {
                 arguments.flags |= CLONE_NEWIPC;
         if (plan->flags & RKT_NEW_UTS)
                 arguments.flags |= CLONE_NEWUTS;
-        if (unified_fd >= 0) {
+        if (leaf >= 0) {
                 arguments.flags |= CLONE_INTO_CGROUP;
-                arguments.cgroup = (uint64_t) unified_fd;
+                arguments.cgroup = (uint64_t) leaf;
         }
         return (pid_t) syscall(SYS_clone3, &arguments, sizeof(arguments));
 }
@@ -489,7 +489,7 @@ static void record_cgroups(void) {
 }
 
 static int run(struct error *reterr) {
-        _cleanup_close_ int signal_fd = -1, unified_fd = -1, pidfd = -1, ours = -1, theirs = -1;
+        _cleanup_close_ int signal_fd = -1, leaf = -1, cgroup_ns = -1, pidfd = -1, ours = -1, theirs = -1;
         int pair[2], status = 0, r, on = 1;
         sigset_t all;
         char text[16];
@@ -509,14 +509,15 @@ static int run(struct error *reterr) {
         if (r < 0)
                 return r;
         record_cgroups();
-        r = cgroups_make(reterr);
+        r = cgroups_make(&cgroup_ns, reterr);
+        if (r >= 0)
+                r = cgroups_leaf(-1, &leaf, reterr);
         if (r < 0) {
                 cgroups_remove();
                 return r;
         }
-        unified_fd = cgroups_unified_fd();
 
-        pid = clone_init(unified_fd, &pidfd);
+        pid = clone_init(leaf, &pidfd);
         if (pid < 0) {
                 r = fail(reterr, errno, "make the pod's namespaces");
                 cgroups_remove();
@@ -524,7 +525,7 @@ static int run(struct error *reterr) {
         }
         if (pid == 0) {
                 close(TAKE_FD(ours));
-                init_run(theirs, stdios);
+                init_run(theirs, stdios, cgroup_ns);
         }
         close(TAKE_FD(theirs));
         close_pod_ends();

@@ -73,10 +73,11 @@ int write_file(int dir_fd, const char *path, const char *text);
 int wait_status_code(int status);
 
 /* supervisor_cgroup.c */
-int cgroups_make(struct error *reterr);
+int cgroups_make(int *ret_ns, struct error *reterr);
 int cgroups_open(int32_t app, int *ret_fds, int max, struct error *reterr);
 int cgroups_join(const int *fds, int n, struct error *reterr);
-int cgroups_unified_fd(void);
+int cgroups_leaf(int32_t app, int *ret_fd, struct error *reterr);
+pid_t cgroups_fork(int leaf);
 void cgroups_remove(void);
 
 /* supervisor_root.c */
@@ -89,7 +90,7 @@ _Noreturn void process_exec(const struct rkt_process *process, const struct stdi
 int process_wait_exec(int error_fd, struct error *ret_error);
 
 /* supervisor_init.c */
-_Noreturn void init_run(int socket, const struct stdio *stdios);
+_Noreturn void init_run(int socket, const struct stdio *stdios, int cgroup_ns);
 
 /* supervisor_relay.c */
 int terminal_open(int *ret_master, int *ret_slave, struct error *reterr);

@@ -94,6 +94,7 @@ int enter_run(void) {
         _cleanup_close_ int signal_fd = -1;
         struct event event = { 0 };
         struct error error = { 0 };
+        _cleanup_close_ int leaf = -1;
         int pair[2], pipe_fds[2], status = 0, on = 1;
         pid_t helper, entered = 0;
         bool socket_open = true;
@@ -107,7 +108,10 @@ int enter_run(void) {
                 return complain(&error);
         }
         (void) setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
-        helper = fork();
+        /* Here and not in its child: within the pod's cgroup namespace we could not clone from outside of it. */
+        if (cgroups_leaf(0, &leaf, &error) < 0)
+                return complain(&error);
+        helper = cgroups_fork(leaf);
         if (helper < 0) {
                 (void) fail(&error, errno, "fork");
                 return complain(&error);

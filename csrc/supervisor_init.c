@@ -49,8 +49,22 @@ static _Noreturn void give_up(int32_t app, const struct error *error) {
         _exit(254);
 }
 
-/* The pod's cgroup is the root of what the pod sees of them. Those of the apps can be opened only now: once we have left the
- * host's mounts they are out of reach. */
+/* Replace a directory of the host's by a mount of its own: read-only, and ".." does not lead out of it. */
+static int detach(int *directory_fd, struct error *reterr) {
+        struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
+        int clone = (int) syscall(SYS_open_tree, *directory_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+
+        if (clone < 0)
+                return fail(reterr, errno, "clone the mount of a cgroup");
+        close(*directory_fd);
+        *directory_fd = clone;
+        if (syscall(SYS_mount_setattr, clone, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+                return fail(reterr, errno, "make a cgroup read-only");
+        return 0;
+}
+
+/* The pod's cgroup is the root of what the pod sees of them. Those of the apps can be opened only now: once we have left
+ * the host's mounts they are out of reach. */
 static int enter_cgroups(int ns, struct error *reterr) {
         int fds[MAX_HIERARCHIES], n, r;
 
@@ -67,6 +81,8 @@ static int enter_cgroups(int ns, struct error *reterr) {
                 if (apps[i].n_cgroups < 0)
                         return apps[i].n_cgroups;
                 r = cgroups_leaf((int32_t) i, &apps[i].leaf, reterr);
+                if (r > 0)
+                        r = detach(&apps[i].leaf, reterr);
                 if (r < 0)
                         return r;
         }
@@ -358,7 +374,7 @@ static int compare_fds(const void *one, const void *other) {
 /* Close what we hold of the host, before there is anybody in the pod: who has CAP_SYS_PTRACE there may open what we have
  * open, and from the pod's directory ".." leads to the host's root. The locks are the supervisor's, with whom we die. */
 static int close_host(int signal_fd, struct error *reterr) {
-        static int kept[4 + MAX_APPS * (4 + MAX_HIERARCHIES)];
+        static int kept[4 + MAX_APPS * (5 + MAX_HIERARCHIES)];
         size_t n = 0;
         int next = 3;
         bool inherits = false;
@@ -375,6 +391,7 @@ static int close_host(int signal_fd, struct error *reterr) {
                 kept[n++] = streams[i].out;
                 kept[n++] = streams[i].err;
                 kept[n++] = apps[i].mount_ns;
+                kept[n++] = apps[i].leaf;
                 for (int j = 0; j < apps[i].n_cgroups; j++)
                         kept[n++] = apps[i].cgroups[j];
         }

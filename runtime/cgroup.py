@@ -301,7 +301,8 @@ def plan(
     of_apps = {name: limits(items) for name, items in apps.items()}
     warnings = tuple(_warnings(layout, [of_pod, *of_apps.values()]))
     directories: list[CgroupDirectory] = []
-    for item in layout.hierarchies:
+    # v2 last: who makes the pod's namespace there has to be in the pod's other cgroups.
+    for item in sorted(layout.hierarchies, key=lambda item: item.unified):
         # In a hybrid, a controller is in one of them; both have it only until it is first used.
         ours = [name for name in _V1 if name in item.controllers and layout.of(name) == item]
         if item.unified and (layout.kind == "v2" or ours):
@@ -376,10 +377,10 @@ def _plan_v2(
         (f"{above}cgroup.subtree_control", _enabled(for_pod), True) for above in ("../../", "../") if for_pod
     ]
     settings += pod
-    if for_apps:
-        settings.append(("cgroup.subtree_control", _enabled(for_apps), True))
     yield CgroupDirectory(path, None, tuple(settings), unified=True)
-    yield CgroupDirectory(f"{path}/init", None, (), attach=True, unified=True)
+    # With the first leaf: until then the pod's namespace is made in the directory, where nobody may be after.
+    passed_on = [("../cgroup.subtree_control", _enabled(for_apps), True)] if for_apps else []
+    yield CgroupDirectory(f"{path}/init", None, tuple(passed_on), attach=True, unified=True)
     for name, items in leaves.items():
         yield CgroupDirectory(f"{path}/app-{name}", name, tuple(items), attach=True, unified=True)
 

@@ -269,9 +269,8 @@ def test_limits_on_v2() -> None:
             "memory.max": "1073741824",
             "memory.swap.max": "0",
             "pids.max": "4096",
-            "cgroup.subtree_control": "+cpu +memory",
         },
-        "rkt-py/UUID/init": {},
+        "rkt-py/UUID/init": {"../cgroup.subtree_control": "+cpu +memory"},
         "rkt-py/UUID/app-a": {"memory.max": "67108864", "memory.swap.max": "0", "cpu.max": "50000 100000"},
         "rkt-py/UUID/app-b": {"cpu.weight": "50"},
         "rkt-py/UUID/app-c": {},
@@ -279,12 +278,14 @@ def test_limits_on_v2() -> None:
 
 
 def test_controllers_are_passed_on_from_the_top_before_they_are_used() -> None:
-    (pod, *_), _ = cgroup.plan(layout(V2), UUID, {"a": [memory("64Mi")]})
-    assert [file for file, _, _ in pod.settings] == [
-        "../../cgroup.subtree_control",
-        "../cgroup.subtree_control",
-        "pids.max",
-        "cgroup.subtree_control",
+    directories, _ = cgroup.plan(layout(V2), UUID, {"a": [memory("64Mi")]})
+    assert [os.path.normpath(f"{item.path}/{file}") for item in directories for file, _, _ in item.settings] == [
+        "/sys/fs/cgroup/cgroup.subtree_control",
+        "/sys/fs/cgroup/rkt-py/cgroup.subtree_control",
+        f"/sys/fs/cgroup/rkt-py/{UUID}/pids.max",
+        f"/sys/fs/cgroup/rkt-py/{UUID}/cgroup.subtree_control",
+        f"/sys/fs/cgroup/rkt-py/{UUID}/app-a/memory.max",
+        f"/sys/fs/cgroup/rkt-py/{UUID}/app-a/memory.swap.max",
     ]
 
 
@@ -362,8 +363,8 @@ def test_hybrid_with_a_controller_on_v2_uses_both() -> None:
     assert found["unified/rkt-py/UUID"] == {
         "../../cgroup.subtree_control": "+memory",
         "../cgroup.subtree_control": "+memory",
-        "cgroup.subtree_control": "+memory",
     }
+    assert found["unified/rkt-py/UUID/init"] == {"../cgroup.subtree_control": "+memory"}
     assert found["unified/rkt-py/UUID/app-a"] == {"memory.max": "67108864", "memory.swap.max": "0"}
 
 
