@@ -89,6 +89,8 @@ def decompress_file(source: str, target: str, *, sha512: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename in (None, temporary):
+            raise OSError(error.errno, error.strerror, target) from None
         raise

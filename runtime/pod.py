@@ -582,10 +582,26 @@ def create(paths: Paths, uuid: str | None = None) -> Pod:
             return pod
         except BaseException as error:
             gone = not pod._is_in(pod.directory)
+            if not gone:
+                _discard(pod)
             pod.close()
             # Until it was locked, gc could take it for a stale one; if so, begin again.
             if not (gone and isinstance(error, PodError)):
                 raise
+
+
+def _discard(pod: Pod) -> None:
+    """Remove a pod nobody has heard of yet; what cannot be removed is for gc."""
+    from rkt_py.runtime.remove import remove_tree
+
+    try:
+        dirfd = os.open(pod.paths.pods(pod.directory), _DIRECTORY)
+        try:
+            remove_tree(dirfd, pod.uuid)
+        finally:
+            os.close(dirfd)
+    except OSError:
+        pass
 
 
 def _conceive(paths: Paths, uuid: str) -> Pod:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import tarfile
 import time
@@ -243,10 +244,10 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = PATI
 
 
 @contextmanager
-def small_disk(where: Path, megabytes: int) -> Iterator[SmallDisk]:
+def small_disk(where: Path, megabytes: int, *, inodes: int = 20_000) -> Iterator[SmallDisk]:
     """A tmpfs of this size, in a mount namespace that is nobody else's."""
     where.mkdir()
-    script = f'mount -t tmpfs -o size={megabytes}m,mode=0755 small "$0" && echo ready && exec cat'
+    script = f'mount -t tmpfs -o size={megabytes}m,nr_inodes={inodes},mode=0755 small "$0" && echo ready && exec cat'
     holder = subprocess.Popen(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(where)],
         stdin=subprocess.PIPE,
@@ -283,8 +284,18 @@ class SmallDisk(Site):
         with open(self.seen / "ballast", "wb") as file:
             os.posix_fallocate(file.fileno(), 0, self.free() - leave)
 
+    def fill_inodes(self, leave: int = 0) -> None:
+        """Leave room for so many files and directories."""
+        (self.seen / "ballast").mkdir()
+        for number in range(os.statvfs(self.seen).f_favail - leave):
+            (self.seen / "ballast" / str(number)).touch()
+
     def clear(self) -> None:
-        (self.seen / "ballast").unlink()
+        """Give back what was taken."""
+        if (self.seen / "ballast").is_dir():
+            shutil.rmtree(self.seen / "ballast")
+        else:
+            (self.seen / "ballast").unlink()
 
 
 def _is_half(path: str) -> bool:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 
 # Printed by a test that fails; RKT_SEED=N repeats it.
 SEED = int(os.environ.get("RKT_SEED", time.time_ns() % 10**6))
-MOMENTS = 10
+MOMENTS = 8
 
 # So that an import takes some time: what does not compress, in many files.
 BULK = random.Random(0).randbytes(6_000_000)
