@@ -242,9 +242,13 @@ def generate(
             mounts=_mounts(name, app, request, volumes, warnings),
             annotations=_annotations(image.annotations, request.annotations),
         )
-    return Generated(
-        PodManifest(apps=tuple(result.values()), volumes=tuple(volumes.values())), tuple(warnings)
-    )
+    for name in result:
+        # The pod keeps what it knows of an app in files of these names (docs/on-disk.md), as rkt does.
+        for suffix in ("-created", "-started", "-pid"):
+            if name + suffix in result:
+                raise PrepareError(f'apps of the names "{name}" and "{name}{suffix}" cannot be in one pod')
+    manifest = PodManifest(apps=tuple(result.values()), volumes=tuple(volumes.values()))
+    return Generated(manifest, tuple(warnings))
 
 
 def _annotations(own: Iterable[Annotation], given: Iterable[tuple[str, str]]) -> tuple[Annotation, ...]:
