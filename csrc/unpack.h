@@ -34,24 +34,25 @@ struct error {
 struct ring {
         uint8_t *bytes;
         size_t size;
-        uint64_t limit;       /* bytes that may ever go in */
+        uint64_t limit;          /* bytes that may ever go in */
         pthread_mutex_t lock;
-        pthread_cond_t changed;
-        uint64_t head;
-        uint64_t tails[2];
-        unsigned n_cursors;
-        unsigned n_waiting;
+        pthread_cond_t has_room;
+        bool is_full;            /* the producer waits */
         bool closed;
-        struct error error;   /* why the producer ended early; .number is 0 if it did not */
+        uint64_t head;
+        struct cursor *cursors[2];
+        unsigned n_cursors;
+        struct error error;      /* why the producer ended early; .number is 0 if it did not */
 };
 
 /* A consumer's place in a ring. */
 struct cursor {
         struct ring *ring;
-        unsigned index;
         uint64_t at;
-        uint64_t released;    /* what the producer knows of `at` */
-        uint64_t head;        /* what this consumer knows of the ring's head */
+        uint64_t released;       /* what the producer knows of `at` */
+        uint64_t head;           /* what this consumer knows of the ring's head */
+        uint64_t awaited;        /* it waits for the head to be here, or for nothing (0) */
+        pthread_cond_t has_bytes;
         bool ended;
 };
 
@@ -120,7 +121,7 @@ int write_all(int fd, const void *bytes, size_t size);
 
 /* unpack_ring.c */
 int ring_make(struct ring *ring, size_t size, uint64_t limit, struct error *reterr);
-void ring_cursor(struct ring *ring, struct cursor *ret_cursor);
+void ring_cursor(struct ring *ring, struct cursor *cursor);
 uint8_t *ring_reserve(struct ring *ring, size_t *ret_size);
 int ring_publish(struct ring *ring, size_t size, struct error *reterr);
 void ring_close(struct ring *ring, const struct error *error);

@@ -93,7 +93,7 @@ int confine_process(int into_fd, const int *keep, size_t n_keep, struct error *r
 #define ARCHITECTURE AUDIT_ARCH_RISCV64
 #endif
 
-#if defined(ARCHITECTURE) && !defined(__SANITIZE_ADDRESS__)
+#if defined(ARCHITECTURE) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, (action))
@@ -116,7 +116,7 @@ static struct sock_filter instructions[] = {
         ALLOW(fremovexattr), ALLOW(sync_file_range), ALLOW(syncfs), ALLOW(fsync),
         ALLOW(brk), ALLOW(munmap), ALLOW(mremap), ALLOW(madvise), ALLOW_UNLESS_EXECUTABLE(mmap), ALLOW_UNLESS_EXECUTABLE(mprotect),
         ALLOW(set_robust_list), ALLOW(rseq), ALLOW(rt_sigprocmask), ALLOW(rt_sigreturn), ALLOW(restart_syscall),
-        ALLOW(sched_yield), ALLOW(getrandom), ALLOW(geteuid), ALLOW(getegid), ALLOW(getpid), ALLOW(gettid), ALLOW(tgkill), ALLOW(exit), ALLOW(exit_group),
+        ALLOW(sched_yield), ALLOW(sched_getaffinity), ALLOW(getrandom), ALLOW(geteuid), ALLOW(getegid), ALLOW(getpid), ALLOW(gettid), ALLOW(tgkill), ALLOW(exit), ALLOW(exit_group),
         RETURN(SECCOMP_RET_KILL_PROCESS),
 };
 

@@ -113,7 +113,6 @@ static int leave(struct extraction *x, struct error *reterr) {
 /* Enter a directory of the current one; x->path has its whole name. */
 static int enter(struct extraction *x, const char *name, size_t end, struct error *reterr) {
         struct level *level;
-        struct stat st;
 
         if (x->depth + 1 == DEPTH_MAX)
                 return entry_fail(&x->tar->entry, reterr, 0, "more than %d directories deep", DEPTH_MAX - 2);
@@ -121,24 +120,43 @@ static int enter(struct extraction *x, const char *name, size_t end, struct erro
         level->fd = open_directory(current(x)->fd, name, O_RDONLY);
         if (level->fd < 0)
                 return -errno;
-        if (fstat(level->fd, &st) < 0) {
-                close(level->fd);
-                return -errno;
-        }
         level->end = end;
-        level->mtime = st.st_mtim;
-        level->touched = false;
-        level->is_ours = st.st_gid == x->gid && x->uid == 0;
         x->depth++;
         return 0;
 }
 
-/* Own and mode of a directory, which mkdir takes from its parent and our mask. */
-static int own_directory(const struct tar_entry *entry, int fd, uid_t uid, gid_t gid, mode_t mode, struct error *reterr) {
-        if (fchown(fd, uid, gid) < 0)
+/* Whether what is made in a directory of this group is ours, whatever its setgid bit and the file system's options. */
+static bool makes_ours(const struct extraction *x, gid_t gid) {
+        return x->uid == 0 && gid == x->gid;
+}
+
+/* The time that a directory entered has is the one it is to have. */
+static int enter_existing(struct extraction *x, const char *name, size_t end, struct error *reterr) {
+        struct stat st;
+        int r = enter(x, name, end, reterr);
+
+        if (r < 0)
+                return r;
+        if (fstat(current(x)->fd, &st) < 0)
+                return -errno;
+        current(x)->mtime = st.st_mtim;
+        current(x)->touched = false;
+        current(x)->is_ours = makes_ours(x, st.st_gid);
+        return 0;
+}
+
+/* Give a directory its owner, and its mode, which mkdir also takes from its parent, and its time, when we leave it. */
+static int own_directory(struct extraction *x, uid_t uid, gid_t gid, mode_t mode, struct timespec mtime, struct error *reterr) {
+        const struct tar_entry *entry = &x->tar->entry;
+        struct level *level = current(x);
+
+        if ((!level[-1].is_ours || uid != x->uid || gid != x->gid) && fchown(level->fd, uid, gid) < 0)
                 return entry_fail(entry, reterr, errno, "cannot set its owner");
-        if (fchmod(fd, mode) < 0)
+        if (fchmod(level->fd, mode) < 0)
                 return entry_fail(entry, reterr, errno, "cannot set its mode");
+        level->is_ours = makes_ours(x, gid);
+        level->mtime = mtime;
+        level->touched = true;
         return 0;
 }
 
@@ -165,7 +183,7 @@ static int go(struct extraction *x, const char *path, const char **ret_name, str
                 x->path[end] = '\0';
                 if (start > 0)
                         x->path[start - 1] = '/';
-                r = enter(x, x->path + start, end, reterr);
+                r = enter_existing(x, x->path + start, end, reterr);
                 if (r == -ENOENT) {
                         if (mkdirat(current(x)->fd, x->path + start, 0755) < 0)
                                 return entry_fail(entry, reterr, errno, "cannot make %.400s", x->path);
@@ -183,11 +201,9 @@ static int go(struct extraction *x, const char *path, const char **ret_name, str
                         return entry_fail(entry, reterr, -r, "cannot open %.400s", x->path);
                 /* The archive says nothing of it; the same archive makes the same tree all the same. */
                 if (made) {
-                        r = own_directory(entry, current(x)->fd, 0, 0, 0755, reterr);
+                        r = own_directory(x, 0, 0, 0755, (struct timespec) { 0 }, reterr);
                         if (r < 0)
                                 return r;
-                        current(x)->mtime = (struct timespec) { 0 };
-                        current(x)->touched = true;
                 }
         }
         *ret_name = name;
@@ -310,12 +326,9 @@ static int make_directory(struct extraction *x, const char *name, struct error *
                 return r;
         if (r < 0)
                 return entry_fail(entry, reterr, -r, "cannot open it");
-        r = own_directory(entry, current(x)->fd, entry->uid, entry->gid, entry->mode, reterr);
+        r = own_directory(x, entry->uid, entry->gid, entry->mode, entry->mtime, reterr);
         if (r < 0)
                 return r;
-        current(x)->is_ours = entry->gid == x->gid && x->uid == 0;
-        current(x)->mtime = entry->mtime;
-        current(x)->touched = true;
         return set_xattrs(entry, current(x)->fd, reterr);
 }
 

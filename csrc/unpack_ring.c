@@ -8,9 +8,11 @@
 
 #include "unpack.h"
 
-/* What a producer makes, and a consumer gives back, at least, before the other one is told. Telling costs a
- * wake-up; with four threads on two processors that is most of what the rings cost. */
+/* A producer goes on if there is room for this much, and a consumer gives back no less. */
 #define STEP ((size_t) 128 << 10)
+
+/* Who waits is not woken for less: of four threads on two processors, sleep and waking would cost as much as the work. */
+#define BATCH ((size_t) 512 << 10)
 
 int ring_make(struct ring *ring, size_t size, uint64_t limit, struct error *reterr) {
         _cleanup_close_ int fd = memfd_create("ring", MFD_CLOEXEC);
@@ -27,31 +29,31 @@ int ring_make(struct ring *ring, size_t size, uint64_t limit, struct error *rete
                         return fail(reterr, errno, "cannot make a buffer of %zu bytes", size);
         ring->bytes = bytes;
         pthread_mutex_init(&ring->lock, NULL);
-        pthread_cond_init(&ring->changed, NULL);
+        pthread_cond_init(&ring->has_room, NULL);
         return 0;
 }
 
-void ring_cursor(struct ring *ring, struct cursor *ret_cursor) {
-        *ret_cursor = (struct cursor) { .ring = ring, .index = ring->n_cursors++ };
+void ring_cursor(struct ring *ring, struct cursor *cursor) {
+        *cursor = (struct cursor) { .ring = ring };
+        pthread_cond_init(&cursor->has_bytes, NULL);
+        ring->cursors[ring->n_cursors++] = cursor;
 }
 
-static size_t ring_free(const struct ring *ring) {
-        uint64_t tail = ring->tails[0];
+static size_t ring_room(const struct ring *ring) {
+        uint64_t tail = ring->head;
 
-        for (unsigned i = 1; i < ring->n_cursors; i++)
-                tail = MIN(tail, ring->tails[i]);
+        for (unsigned i = 0; i < ring->n_cursors; i++)
+                tail = MIN(tail, ring->cursors[i]->released);
         return ring->size - (size_t) (ring->head - tail);
 }
 
-static void ring_wait(struct ring *ring) {
-        ring->n_waiting++;
-        pthread_cond_wait(&ring->changed, &ring->lock);
-        ring->n_waiting--;
-}
-
 static void ring_tell(struct ring *ring) {
-        if (ring->n_waiting > 0)
-                pthread_cond_broadcast(&ring->changed);
+        for (unsigned i = 0; i < ring->n_cursors; i++) {
+                struct cursor *cursor = ring->cursors[i];
+
+                if (cursor->awaited && (ring->head >= cursor->awaited || ring->closed))
+                        pthread_cond_signal(&cursor->has_bytes);
+        }
 }
 
 /* Return room for at least STEP bytes. The bytes there stay as they are until the next call, published or not. */
@@ -59,10 +61,13 @@ uint8_t *ring_reserve(struct ring *ring, size_t *ret_size) {
         uint8_t *bytes;
 
         pthread_mutex_lock(&ring->lock);
-        if (ring_free(ring) < STEP)
-                while (ring_free(ring) < ring->size / 4)
-                        ring_wait(ring);
-        *ret_size = MIN(ring_free(ring), 2 * STEP);
+        if (ring_room(ring) < STEP) {
+                ring->is_full = true;
+                while (ring_room(ring) < BATCH)
+                        pthread_cond_wait(&ring->has_room, &ring->lock);
+                ring->is_full = false;
+        }
+        *ret_size = MIN(ring_room(ring), 2 * STEP);
         bytes = ring->bytes + ring->head % ring->size;
         pthread_mutex_unlock(&ring->lock);
         return bytes;
@@ -92,8 +97,9 @@ void ring_close(struct ring *ring, const struct error *error) {
 }
 
 static void cursor_release(struct cursor *cursor) {
-        cursor->ring->tails[cursor->index] = cursor->released = cursor->at;
-        ring_tell(cursor->ring);
+        cursor->released = cursor->at;
+        if (cursor->ring->is_full && ring_room(cursor->ring) >= BATCH)
+                pthread_cond_signal(&cursor->ring->has_room);
 }
 
 /* Wait for `wanted` bytes; return how many there are, fewer only at the end of the stream. */
@@ -102,10 +108,13 @@ ssize_t cursor_wait(struct cursor *cursor, size_t wanted, struct error *reterr) 
 
         if (cursor->head - cursor->at < wanted && !cursor->ended) {
                 pthread_mutex_lock(&ring->lock);
-                if (ring->head - cursor->at < wanted)
+                if (ring->head - cursor->at < wanted) {
                         cursor_release(cursor);
-                while (ring->head - cursor->at < wanted && !ring->closed)
-                        ring_wait(ring);
+                        cursor->awaited = cursor->at + (wanted > BATCH ? wanted : BATCH);
+                        while (ring->head < cursor->awaited && !ring->closed)
+                                pthread_cond_wait(&cursor->has_bytes, &ring->lock);
+                        cursor->awaited = 0;
+                }
                 cursor->head = ring->head;
                 cursor->ended = ring->closed;
                 pthread_mutex_unlock(&ring->lock);

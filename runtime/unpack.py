@@ -63,12 +63,28 @@ def unpack(
     try:
         with open(reading, "rb") as file:
             report = file.read()
-        _, status = os.waitpid(pid, 0)
+        status = _wait(pid)
     except BaseException:
-        os.kill(pid, SIGKILL)
-        os.waitpid(pid, 0)
+        _end(pid)
         raise
     return _result(report.decode(errors="replace"), status)
+
+
+def _wait(pid: int) -> int:
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:  # the caller ignores SIGCHLD: the report has to do
+        return 0
+
+
+def _end(pid: int) -> None:
+    """End the extractor, unless it was waited for: then its number may be another's."""
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            os.kill(pid, SIGKILL)
+            os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
 
 
 def _arguments(
