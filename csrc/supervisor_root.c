@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "supervisor.h"
@@ -210,6 +212,30 @@ static int op_protect(int root_fd, const char *target, uint64_t attributes, bool
         return attach(clone, fd);
 }
 
+static bool is_same_file(int fd, int other) {
+        struct stat one, two;
+
+        return fstat(fd, &one) >= 0 && fstat(other, &two) >= 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
+/* A link of the image may lead a volume to where only we mount, and from where we ourselves will read and write as if it
+ * were the kernel's (CVE-2019-16884, CVE-2019-19921). */
+static bool is_ours(int root_fd, int target_fd) {
+        static const char *const places[] = { "/", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue" };
+        struct statfs fs;
+
+        if (fstatfs(target_fd, &fs) < 0 || fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC || fs.f_type == CGROUP_SUPER_MAGIC
+            || fs.f_type == CGROUP2_SUPER_MAGIC)
+                return true;
+        for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+                _cleanup_close_ int fd = open_in_root(root_fd, places[i], O_PATH, RESOLVE_NO_SYMLINKS);
+
+                if (fd >= 0 && is_same_file(fd, target_fd))
+                        return true;
+        }
+        return false;
+}
+
 static int op_bind(int root_fd, const struct rkt_op *op, const char *source, const char *target, uint64_t resolve, struct error *reterr) {
         bool recursive = op->flags & RKT_OP_RECURSIVE;
         _cleanup_close_ int clone = -1, target_fd = -1;
@@ -229,6 +255,8 @@ static int op_bind(int root_fd, const struct rkt_op *op, const char *source, con
         target_fd = S_ISDIR(st.st_mode) ? open_directory(root_fd, target, op->mode, resolve) : open_target_file(root_fd, target, resolve);
         if (target_fd < 0)
                 return fail(reterr, -target_fd, "make the mount point %s", target);
+        if (!resolve && is_ours(root_fd, target_fd))
+                return fail(reterr, EPERM, "mount %s on %s, which leads to /proc, /sys, /dev or the root itself", source, target);
         r = attach(clone, target_fd);
         if (r < 0)
                 return fail(reterr, -r, "mount %s on %s", source, target);

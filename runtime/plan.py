@@ -386,7 +386,7 @@ def make(manifest: PodManifest, apps: dict[str, AppFacts], pod: PodFacts, *, ver
                 attributes=shm.attributes,
             ),
         )
-        shm = Op("BIND", "/dev/shm", source=f"{pod.directory}/shm")
+        shm = Op("BIND", "/dev/shm", source=f"{pod.directory}/shm", flags=("NO_SYMLINKS",))
     for app in manifest.apps:
         facts = apps[app.name]
         ops = [_root(app, facts, pod.directory)]

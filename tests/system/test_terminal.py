@@ -86,7 +86,7 @@ def test_what_is_typed_arrives_and_is_echoed_once(shell: Open) -> None:
 
 
 def test_control_c_reaches_the_app_and_not_us(shell: Open) -> None:
-    terminal = shell("trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 100; done")
+    terminal = shell("trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 100 & wait $!; done")
     terminal.until("ready")
     terminal.type("\x03")
     terminal.until("interrupted")
@@ -109,7 +109,7 @@ def test_jobs_can_be_controlled(shell: Open) -> None:
     terminal.until("\r\njob\r\n")
     terminal.type("\x1a")
     terminal.until("Stopped")
-    terminal.type("kill %1; exit 4\r")
+    terminal.type("exit 4\rexit 4\r")
     assert terminal.end() == 4
 
 
