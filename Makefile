@@ -20,6 +20,10 @@ BUILD_PACKAGES := ca-certificates gcc libc6-dev musl-tools python3-dev python3-v
 	zlib1g-dev libzstd-dev liblzma-dev libbz2-dev libisal-dev libssl-dev
 RUN_PACKAGES := busybox-static libisal2 nftables
 TEST_PACKAGES := attr bzip2 clang git iproute2 libarchive-tools procps strace util-linux xz-utils zstd
+ifeq ($(shell uname -m),x86_64)
+# cgroup v2 with all controllers, where the host's are v1's.
+TEST_PACKAGES += user-mode-linux
+endif
 PEER_PACKAGES := crun podman runc skopeo umoci
 
 # $(call install,PACKAGES): what of them is missing; no network and no root when nothing is.
