@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -322,6 +323,16 @@ static int handle_event(int socket) {
         return 1;
 }
 
+/* An app takes some of them; what an app itself may have is in its limits. */
+static void raise_descriptors(void) {
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return;
+        limit.rlim_cur = limit.rlim_max;
+        (void) setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int make_streams(struct error *reterr) {
         const struct rkt_app *plan_apps = PLAN_ARRAY(struct rkt_app, plan->apps);
 
@@ -389,6 +400,8 @@ static void handle_signal(int signal_fd, pid_t pid, unsigned int *stops) {
                 return;
         switch (info.ssi_signo) {
         case SIGCHLD:
+        case SIGPIPE: /* this and the next are about what we write, not the apps */
+        case SIGXFSZ:
                 break;
         case SIGWINCH:
                 relay_resize(&relay);
@@ -475,26 +488,30 @@ static int loop(int socket, int signal_fd, int pidfd, pid_t pid, struct error *r
         }
 }
 
-/* What the pod directory says of the cgroups, for gc, should we not be there to remove them. */
-static void record_cgroups(void) {
+/* What the pod directory says of the cgroups, for gc, should we not be there to remove them: no cgroups without it. */
+static int record_cgroups(struct error *reterr) {
         const struct rkt_cgroup *cgroups = PLAN_ARRAY(struct rkt_cgroup, plan->cgroups);
-        _cleanup_close_ int fd = openat(plan->pod_fd, "subcgroup", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
         static char text[65536];
         size_t length = 0;
+        int r;
 
-        for (uint32_t i = 0; i < plan->cgroups.count && length < sizeof(text); i++)
+        for (uint32_t i = 0; i < plan->cgroups.count; i++) {
                 length += (size_t) snprintf(text + length, sizeof(text) - length, "%s\n", plan_string(cgroups[i].path));
-        if (fd >= 0 && length < sizeof(text))
-                (void) !write(fd, text, length);
+                if (length >= sizeof(text))
+                        return fail(reterr, E2BIG, "write down the cgroups of the pod");
+        }
+        r = create_file(plan->pod_fd, "subcgroup", text);
+        return r < 0 ? fail(reterr, -r, "write down the cgroups of the pod") : 0;
 }
 
 static int run(struct error *reterr) {
         _cleanup_close_ int signal_fd = -1, leaf = -1, cgroup_ns = -1, pidfd = -1, ours = -1, theirs = -1;
-        int pair[2], status = 0, r, on = 1;
+        int pair[2], status = 0, r, recorded, on = 1;
         sigset_t all;
         char text[16];
         pid_t pid;
 
+        raise_descriptors();
         if (plan->apps.count == 0 || plan->apps.count > MAX_APPS)
                 return fail(reterr, E2BIG, "run a pod of %u apps", plan->apps.count);
         sigfillset(&all);
@@ -508,7 +525,9 @@ static int run(struct error *reterr) {
         r = make_streams(reterr);
         if (r < 0)
                 return r;
-        record_cgroups();
+        r = record_cgroups(reterr);
+        if (r < 0)
+                return r;
         r = cgroups_make(&cgroup_ns, reterr);
         if (r >= 0)
                 r = cgroups_leaf(-1, &leaf, reterr);
@@ -531,7 +550,9 @@ static int run(struct error *reterr) {
         close_pod_ends();
 
         snprintf(text, sizeof(text), "%d", pid);
-        (void) create_file(plan->pod_fd, "pid", text);
+        recorded = create_file(plan->pod_fd, "pid", text);
+        if (recorded < 0) /* a pod that nobody could stop or enter */
+                (void) kill(pid, SIGKILL);
         r = loop(ours, signal_fd, pidfd, pid, reterr);
         relay_finish(&relay);
         if (waitpid(pid, &status, 0) < 0)
@@ -544,6 +565,8 @@ static int run(struct error *reterr) {
         cgroups_remove();
         if (r < 0)
                 return r;
+        if (recorded < 0)
+                return fail(reterr, -recorded, "write down the pid of the pod");
         if (result >= 0)
                 return result;
         return status == 0 ? 0 : failed ? 254 : wait_status_code(status);

@@ -49,6 +49,7 @@ struct stdio {
 /* A terminal of the pod, shown on the caller's standard streams. */
 struct relay {
         int master;
+        int out;
         bool raw;
         bool input_open;
         size_t to_master;

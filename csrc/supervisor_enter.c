@@ -51,7 +51,8 @@ static _Noreturn void join(const struct rkt_process *process, int socket, int er
                 if (terminal_open(&master, &slave, &error) < 0)
                         goto give_up;
                 (void) !fchown(slave, process->uid, 5);
-                stdio = (struct stdio) { slave, slave, slave, true };
+                /* What does not go to a terminal goes where it should as it is, without carriage returns. */
+                stdio = (struct stdio) { slave, isatty(STDOUT_FILENO) ? slave : STDOUT_FILENO, isatty(STDERR_FILENO) ? slave : STDERR_FILENO, true };
                 /* It answers when the terminal has the size of the caller's. */
                 event = (struct event) { .type = EVENT_TTY };
                 if (send_event(socket, &event, master, 0) < 0 || receive_event(socket, &event, NULL, NULL) <= 0)
@@ -129,7 +130,7 @@ int enter_run(void) {
                         { .fd = socket_open ? pair[0] : -1, .events = POLLIN },
                         { .fd = relay.master >= 0 && relay.input_open && relay.to_master == 0 ? STDIN_FILENO : -1, .events = POLLIN },
                         { .fd = relay.master, .events = (short) ((relay.to_caller == 0 ? POLLIN : 0) | (relay.to_master > 0 ? POLLOUT : 0)) },
-                        { .fd = relay.to_caller > 0 ? STDOUT_FILENO : -1, .events = POLLOUT },
+                        { .fd = relay.to_caller > 0 ? relay.out : -1, .events = POLLOUT },
                 };
                 struct signalfd_siginfo info;
 
@@ -143,6 +144,8 @@ int enter_run(void) {
                         socket_open = receive_event(pair[0], &event, &master, &pid) > 0;
                         if (socket_open && event.type == EVENT_TTY) {
                                 relay_start(&relay, master);
+                                if (!isatty(STDOUT_FILENO))
+                                        relay.out = STDIN_FILENO;
                                 event.type = EVENT_READY;
                                 (void) send_event(pair[0], &event, -1, 0);
                         } else if (socket_open && event.type == EVENT_PID)
@@ -153,7 +156,7 @@ int enter_run(void) {
                 if (polled[0].revents && read(signal_fd, &info, sizeof(info)) == sizeof(info)) {
                         if (info.ssi_signo == SIGWINCH)
                                 relay_resize(&relay);
-                        else if (info.ssi_signo != SIGCHLD && entered > 0)
+                        else if (info.ssi_signo != SIGCHLD && info.ssi_signo != SIGPIPE && entered > 0)
                                 (void) kill(entered, (int) info.ssi_signo);
                         if (info.ssi_signo == SIGCHLD && waitpid(helper, &status, WNOHANG) == helper)
                                 break;

@@ -201,8 +201,10 @@ static int start_process(int32_t index, const struct rkt_process *process, struc
 
 static void begin_stop(int signal_number) {
         for (uint32_t i = 0; i < plan->apps.count; i++)
-                if (apps[i].pid > 0)
+                if (apps[i].pid > 0) {
                         (void) kill(apps[i].pid, signal_number);
+                        (void) kill(apps[i].pid, SIGCONT); /* who is stopped hears of nothing but this */
+                }
         if (stopping)
                 return;
         stopping = true;

@@ -53,7 +53,7 @@ int terminal_console(int slave_fd, struct error *reterr) {
 void relay_start(struct relay *relay, int master) {
         struct termios raw;
 
-        *relay = (struct relay) { .master = master, .input_open = true };
+        *relay = (struct relay) { .master = master, .out = STDOUT_FILENO, .input_open = true };
         (void) fcntl(master, F_SETFL, fcntl(master, F_GETFL) | O_NONBLOCK);
         if (tcgetattr(STDIN_FILENO, &saved) < 0)
                 return;
@@ -107,7 +107,7 @@ void relay_step(struct relay *relay, bool from_caller, bool to_master, bool from
                         relay->to_caller = (size_t) n;
         }
         if (relay->to_caller > 0 && (to_caller || from_master)) {
-                n = write(STDOUT_FILENO, relay->output + relay->to_caller_at, relay->to_caller);
+                n = write(relay->out, relay->output + relay->to_caller_at, relay->to_caller);
                 if (n > 0) {
                         relay->to_caller_at += (size_t) n;
                         relay->to_caller -= (size_t) n;

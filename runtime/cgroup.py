@@ -337,7 +337,10 @@ def _plan_v1(
         settings.append(("pids.max", str(PIDS_MAX), True))
     if "devices" in controllers:
         settings.append(("devices.deny", "a", True))
-        settings += [("devices.allow", f"{device} rwm", True) for device in devices]
+        settings += [
+            ("devices.allow", device if device.count(" ") == 2 else f"{device} rwm", True)
+            for device in devices
+        ]
     yield CgroupDirectory(path, None, tuple(settings), attach=True)
     for name, wanted in of_apps.items():
         if wanted.cpu_milli is not None and of_pod.cpu_milli is not None:

@@ -15,7 +15,7 @@ from rkt_py.runtime.errors import PlanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rkt_py.aci.podmanifest import PodManifest, RuntimeApp
     from rkt_py.runtime.imagestore import Image, ImageStore
@@ -129,6 +129,22 @@ def _retains(app: RuntimeApp) -> bool:
     return app.app.isolator("os/linux/capabilities-retain-set") is not None
 
 
+def _devices(manifest: PodManifest) -> Iterator[str]:
+    """Yield the devices that are volumes, as the devices controller has them."""
+    for volume in manifest.volumes:
+        if volume.kind != "host":
+            continue
+        try:
+            status = os.stat(volume.source, follow_symlinks=False)
+        except OSError:
+            continue  # the supervisor will say so
+        kind = "b" if stat.S_ISBLK(status.st_mode) else "c" if stat.S_ISCHR(status.st_mode) else ""
+        if kind:
+            # A read-only mount does not keep a device from being written.
+            access = "r" if volume.read_only else "rw"
+            yield f"{kind} {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} {access}"
+
+
 def pod_facts(
     pod: Pod, manifest: PodManifest, config: RuntimeConfig, request: StartRequest, layout: cgroup.Layout
 ) -> tuple[PodFacts, tuple[str, ...]]:
@@ -136,7 +152,8 @@ def pod_facts(
     from rkt_py.runtime.network import dns
 
     apps = {app.name: app.app.isolators for app in manifest.apps if app.app is not None}
-    directories, warnings = cgroup.plan(layout, pod.uuid, apps, manifest.isolators)
+    devices = (*cgroup.DEVICES, *_devices(manifest))
+    directories, warnings = cgroup.plan(layout, pod.uuid, apps, manifest.isolators, devices=devices)
     choice = network.parse(config.net)
     hostname = config.hostname or f"rkt-{pod.uuid}"
     facts = plan.PodFacts(

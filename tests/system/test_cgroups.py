@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,32 @@ def test_allowed_devices_can_be_made_and_opened(pods: Pods) -> None:
     found = pods.probe("node", "c", "/dev/another-null", "1", "3").table
     # Where nothing guards what is opened, none can be made.
     assert found in ({"mknod": "0", "open": "0"}, {"mknod": str(EPERM), "open": "2"})
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A node of a block device in which there is something."""
+    image = tmp_path / "image"
+    image.write_bytes(b"of the disk\n".ljust(1 << 20))
+    command = ["losetup", "--find", "--show", str(image)]
+    loop = subprocess.run(command, capture_output=True, text=True, check=False)
+    if loop.returncode:
+        pytest.skip(f"no loop devices: {loop.stderr}")
+    yield Path(loop.stdout.strip())
+    subprocess.run(["losetup", "--detach", loop.stdout.strip()], check=True)
+
+
+@pytest.mark.may_skip("a kernel may have no loop devices")
+@pytest.mark.parametrize("read_only", [False, True])
+def test_device_that_is_a_volume_can_be_used(pods: Pods, disk: Path, read_only: bool) -> None:
+    script = "head -n1 /disk; echo changed > /disk; head -n1 /disk"
+    flags = (
+        f"--volume=v,kind=host,source={disk},readOnly={str(read_only).lower()}",
+        "--mount=volume=v,target=/disk",
+    )
+    done = pods.sh(script, *flags)
+    guarded = any("devices" in line for line in Path("/proc/self/cgroup").read_text().splitlines())
+    assert done.lines == ["of the disk", "of the disk" if read_only and guarded else "changed"], done
 
 
 def test_cgroups_are_shown_to_the_app_and_cannot_be_changed(pods: Pods) -> None:

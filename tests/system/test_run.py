@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import select
 import signal
 import subprocess
@@ -251,6 +252,31 @@ def test_app_dies_of_a_reader_that_went_away(pods: Pods) -> None:
         assert process.stdout.readline() == b"y\n"
         process.stdout.close()
         assert process.wait(20) == 128 + signal.SIGPIPE
+
+
+def test_reader_that_went_away_is_no_signal_to_who_does_not_write(pods: Pods) -> None:
+    script = "trap 'echo told >&2' PIPE; echo ready; (exec yes); echo went on >&2; exit 3"
+    running = pods.start_sh(script)
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+    assert running.process.stderr is not None
+    assert running.process.stderr.read() == b"went on\n"
+    assert running.process.wait(20) == 3
+
+
+def test_stopped_app_hears_that_it_shall_end(pods: Pods) -> None:
+    running = pods.start_sh(f"trap 'echo told; exit 4' TERM; echo ready; kill -STOP $$; {WAIT}")
+    pid = next(pid for pid in processes("kill -STOP $$") if Path(f"/proc/{pid}/comm").read_text() == "sh\n")
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+    assert running.end(signal.SIGTERM) == Done(4, b"ready\ntold\n", b"")
+
+
+def test_pod_of_many_apps_runs_with_few_descriptors(pods: Pods) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+    assert pods(*apps(*["echo x"] * 24), preexec=few) == Done(0, b"x\n" * 24, b"")
 
 
 def test_closed_streams_of_the_caller_are_no_descriptors_of_ours(pods: Pods) -> None:

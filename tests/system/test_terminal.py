@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import termios
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +150,31 @@ def test_nothing_can_be_typed_into_the_callers_terminal(shell: Open) -> None:
     terminal = shell("probe tiocsti")
     assert terminal.end() == 0
     assert terminal.shown != "tiocsti 0\r\n"
+
+
+def test_output_of_enter_to_a_file_is_as_it_is(pods: Pods, open_terminal: Open, tmp_path: Path) -> None:
+    running = pods.start_sh("echo ready; exec sleep 1000")
+    command = shlex.join(
+        pods.rkt.command("enter", running.uuid, "/bin/sh", "-c", "tty; echo out; echo err >&2")
+    )
+    terminal = Terminal(["sh", "-c", f"{command} > {tmp_path}/out"])
+    try:
+        assert terminal.end() == 0
+        assert terminal.shown == "err\r\n"
+        assert re.fullmatch(r"/dev/pts/\d+\nout\n", (tmp_path / "out").read_text())
+    finally:
+        terminal.close()
+
+
+def test_handlers_of_an_interactive_app_have_its_terminal(
+    pods: Pods, build: Callable[..., str], rootfs: Path, open_terminal: Open
+) -> None:
+    tell = ["/bin/sh", "-c", "tty && echo x > /dev/tty"]
+    handlers = [{"name": name, "exec": tell} for name in ("pre-start", "post-stop")]
+    image = build(rootfs, {"exec": tell, "user": "0", "group": "0", "eventHandlers": handlers})
+    terminal = open_terminal("run", "--net=none", "--interactive", image)
+    assert terminal.end() == 0
+    assert terminal.shown == "/dev/pts/0\r\nx\r\n" * 3
 
 
 def test_term_is_the_callers(pods: Pods, open_terminal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
