@@ -347,6 +347,8 @@ class Pod:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{self.path}/{name}") from None
         finally:
             os.close(fd)
 

@@ -15,6 +15,7 @@ from tests.system.harm import (
     SmallDisk,
     archive,
     assert_one_sentence,
+    cgroups,
     entry,
     files,
     manifest,
@@ -120,6 +121,29 @@ def test_no_room_for_one_more_file_at_any_step_leaves_no_pod(tmp_path: Path) -> 
         disk.clear()
         collect(disk)
         assert not disk.left()
+
+
+def test_room_for_some_of_what_a_pod_writes_is_an_error_or_enough(disk: Disk) -> None:
+    """Page by page: what gc must know of a pod is written before the pod has it."""
+    failed = 0
+    for pages in range(24):
+        disk.fill(leave=pages * os.sysconf("SC_PAGE_SIZE"))
+        result = disk("run", "--net=none", disk.good)
+        if result.code == 0:
+            break
+        assert_one_sentence(result, "run", FULL, "pod" if failed < 6 else "/etc")
+        failed += 1
+        for pod in (disk.seen / "data/pods/run").iterdir():
+            assert (pod / "subcgroup").read_text() or not made_cgroups(pod.name)
+        collect(disk)
+        assert not disk.left()
+        disk.clear()
+    assert 6 <= failed < 24
+    check_works_again(disk)
+
+
+def made_cgroups(uuid: str) -> list[str]:
+    return list(cgroups({uuid}))
 
 
 def test_a_prepared_pod_can_be_listed_and_collected_on_a_full_disk(disk: Disk) -> None:
