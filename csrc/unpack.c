@@ -131,6 +131,9 @@ static int read_source(struct line *line, struct ring *ring, struct error *reter
                 r = ring_publish(ring, (size_t) n, reterr);
                 if (r < 0)
                         return r;
+                /* A pipe or socket with nothing more in it at this time. */
+                if ((size_t) n < room)
+                        ring_flush(ring);
                 if (line->options->keep < 0)
                         continue;
                 r = write_all(line->options->keep, bytes, (size_t) n);
@@ -219,6 +222,7 @@ static int run(struct line *line, struct tar *tar, struct error *reterr) {
                 if (r < 0)
                         return r;
                 ring_cursor(&line->packed, &line->to_decompress);
+                line->to_decompress.feeds = &line->tar;
                 r = start(&threads[n++], decompressor, line, reterr);
                 if (r < 0)
                         return r;

@@ -40,6 +40,7 @@ struct ring {
         bool is_full;            /* the producer waits */
         bool closed;
         uint64_t head;
+        uint64_t flushed;        /* up to here, no consumer is to wait for more */
         struct cursor *cursors[2];
         unsigned n_cursors;
         struct error error;      /* why the producer ended early; .number is 0 if it did not */
@@ -51,7 +52,9 @@ struct cursor {
         uint64_t at;
         uint64_t released;       /* what the producer knows of `at` */
         uint64_t head;           /* what this consumer knows of the ring's head */
-        uint64_t awaited;        /* it waits for the head to be here, or for nothing (0) */
+        uint64_t needed;         /* it waits for the head to be here, or for nothing (0) */
+        uint64_t hoped;          /* and would rather wait until it is here */
+        struct ring *feeds;      /* the ring that the bytes it waits for go on to, if any */
         pthread_cond_t has_bytes;
         bool ended;
 };
@@ -124,6 +127,7 @@ int ring_make(struct ring *ring, size_t size, uint64_t limit, struct error *rete
 void ring_cursor(struct ring *ring, struct cursor *cursor);
 uint8_t *ring_reserve(struct ring *ring, size_t *ret_size);
 int ring_publish(struct ring *ring, size_t size, struct error *reterr);
+void ring_flush(struct ring *ring);
 void ring_close(struct ring *ring, const struct error *error);
 ssize_t cursor_wait(struct cursor *cursor, size_t wanted, struct error *reterr);
 const uint8_t *cursor_bytes(const struct cursor *cursor);

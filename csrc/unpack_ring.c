@@ -11,7 +11,8 @@
 /* A producer goes on if there is room for this much, and a consumer gives back no less. */
 #define STEP ((size_t) 128 << 10)
 
-/* Who waits is not woken for less: of four threads on two processors, sleep and waking would cost as much as the work. */
+/* Who waits is not woken for less, unless its producer must wait too: of four threads on two processors, sleep and
+ * waking would cost as much as the work. */
 #define BATCH ((size_t) 512 << 10)
 
 int ring_make(struct ring *ring, size_t size, uint64_t limit, struct error *reterr) {
@@ -47,13 +48,16 @@ static size_t ring_room(const struct ring *ring) {
         return ring->size - (size_t) (ring->head - tail);
 }
 
-static void ring_tell(struct ring *ring) {
-        for (unsigned i = 0; i < ring->n_cursors; i++) {
-                struct cursor *cursor = ring->cursors[i];
+static bool cursor_can_go(const struct cursor *cursor) {
+        const struct ring *ring = cursor->ring;
 
-                if (cursor->awaited && (ring->head >= cursor->awaited || ring->closed))
-                        pthread_cond_signal(&cursor->has_bytes);
-        }
+        return ring->closed || ring->head >= cursor->hoped || ring->flushed >= cursor->needed;
+}
+
+static void ring_tell(struct ring *ring) {
+        for (unsigned i = 0; i < ring->n_cursors; i++)
+                if (ring->cursors[i]->needed && cursor_can_go(ring->cursors[i]))
+                        pthread_cond_signal(&ring->cursors[i]->has_bytes);
 }
 
 /* Return room for at least STEP bytes. The bytes there stay as they are until the next call, published or not. */
@@ -86,6 +90,14 @@ int ring_publish(struct ring *ring, size_t size, struct error *reterr) {
         return 0;
 }
 
+/* Let consumers have what there is: the next bytes may be long in coming. */
+void ring_flush(struct ring *ring) {
+        pthread_mutex_lock(&ring->lock);
+        ring->flushed = ring->head;
+        ring_tell(ring);
+        pthread_mutex_unlock(&ring->lock);
+}
+
 /* End the stream; with an error, consumers learn of it once they have read what came before it. */
 void ring_close(struct ring *ring, const struct error *error) {
         pthread_mutex_lock(&ring->lock);
@@ -109,11 +121,14 @@ ssize_t cursor_wait(struct cursor *cursor, size_t wanted, struct error *reterr) 
         if (cursor->head - cursor->at < wanted && !cursor->ended) {
                 pthread_mutex_lock(&ring->lock);
                 if (ring->head - cursor->at < wanted) {
+                        if (cursor->feeds)
+                                ring_flush(cursor->feeds);
                         cursor_release(cursor);
-                        cursor->awaited = cursor->at + (wanted > BATCH ? wanted : BATCH);
-                        while (ring->head < cursor->awaited && !ring->closed)
+                        cursor->needed = cursor->at + wanted;
+                        cursor->hoped = cursor->at + (wanted > BATCH ? wanted : BATCH);
+                        while (!cursor_can_go(cursor))
                                 pthread_cond_wait(&cursor->has_bytes, &ring->lock);
-                        cursor->awaited = 0;
+                        cursor->needed = 0;
                 }
                 cursor->head = ring->head;
                 cursor->ended = ring->closed;

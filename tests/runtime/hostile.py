@@ -438,6 +438,11 @@ LINKS = [
         "rootfs/l: a hard link to rootfs/s/secret, which is no file that came before it",
     ),
     case(
+        "hard link through a symbolic link to a directory of the archive",
+        aci(regular("rootfs/d/e/f"), symlink("rootfs/s", "d"), hard_link("rootfs/l", "rootfs/s/e/f")),
+        "rootfs/l: a hard link to rootfs/s/e/f, which is no file that came before it",
+    ),
+    case(
         "hard link to a directory",
         aci(directory("rootfs/d"), hard_link("rootfs/l", "rootfs/d")),
         "rootfs/l: a hard link to rootfs/d, which is no file that came before it",

@@ -833,7 +833,7 @@ def waiting(box: Box) -> Iterator[Waiting]:
     # It is at work, with all its threads, once there is something of the file.
     while not (box.rootfs / "f").exists() or (box.rootfs / "f").stat().st_size == 0:
         assert time.monotonic() < deadline and process.poll() is None
-        select.select([], [], [], 0.01)
+        time.sleep(0.01)
     yield Waiting(process, writing)
     os.close(writing)
     process.kill()
@@ -869,23 +869,30 @@ def test_it_ends_with_its_parent(box: Box) -> None:
         import os, sys
         sys.path.insert(0, sys.argv[1])
         from rkt_py.runtime import unpack
-        reading, writing = os.pipe()
         spawn = os.posix_spawn
         def spawn_and_tell(*arguments, **options):
             pid = spawn(*arguments, **options)
             print(pid, flush=True)
             return pid
         os.posix_spawn = spawn_and_tell
-        unpack.unpack(reading, os.open(sys.argv[2], os.O_RDONLY))
+        unpack.unpack(int(sys.argv[3]), os.open(sys.argv[2], os.O_RDONLY))
     """
-    top = os.fspath(CSRC.parent)
-    with subprocess.Popen([sys.executable, "-c", code, top, box.into], stdout=subprocess.PIPE) as parent:
+    reading, writing = os.pipe()  # `writing` is ours: the archive does not end with the parent
+    command: list[str | Path] = [sys.executable, "-c", code, CSRC.parent, box.into, str(reading)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[reading]) as parent:
+        os.close(reading)
         assert parent.stdout
         pidfd = os.pidfd_open(int(parent.stdout.readline()))
+        os.write(writing, aci())
+        deadline = time.monotonic() + 10
+        while not box.rootfs.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert select.select([pidfd], [], [], 0) == ([], [], [])
         parent.kill()
     assert select.select([pidfd], [], [], 10)[0] == [pidfd]
     os.close(pidfd)
+    os.close(writing)
 
 
 def test_it_does_not_start_for_a_parent_that_is_gone(box: Box) -> None:
@@ -915,12 +922,13 @@ def test_it_needs_no_file_but_libc_and_libisal() -> None:
     assert set(re.findall(r"NEEDED +(\S+)", needed)) == {"libisal.so.2", "libc.so.6"}
 
 
-def test_rest_of_the_archive_is_given_back_when_it_is_refused(box: Box) -> None:
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_an_archive_is_refused_before_the_rest_of_it_comes(compression: str, box: Box) -> None:
     """A writer into a pipe is not left waiting: the pipe breaks."""
     reading, writing = os.pipe()
     into = open_directory(box.into)
-    os.set_blocking(writing, False)
-    os.write(writing, aci(regular("etc/passwd")))
+    packed = COMPRESSORS[compression](aci(regular("etc/passwd"), random.Random(5).randbytes(60_000)))
+    os.write(writing, packed[:-1])
     with pytest.raises(BadImage, match="^etc/passwd: "):
         unpack(reading, into)
     os.close(reading)
