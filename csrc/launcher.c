@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,6 +207,7 @@ int main(int argc, char *argv[]) {
         char self[PATH_MAX], tree[PATH_MAX], venv[PATH_MAX];
         const char *prefix;
         struct start start;
+        sigset_t interrupt;
         bool quick = false;
         char **args;
         size_t n = 0;
@@ -253,6 +255,10 @@ int main(int argc, char *argv[]) {
                 args[n++] = argv[i];
         args[n] = NULL;
 
+        /* Python raises KeyboardInterrupt wherever it is, with a traceback where nobody catches it yet: main() unblocks. */
+        sigemptyset(&interrupt);
+        sigaddset(&interrupt, SIGINT);
+        (void) sigprocmask(SIG_BLOCK, &interrupt, NULL);
         execv(start.python, args);
         fail("cannot start", start.python);
 }

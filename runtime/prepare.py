@@ -65,7 +65,13 @@ def _copy_tree(tree: Tree, target: str) -> None:
     argv = ["cp", "-a", "--reflink=auto", "-T", tree.lower[0], target]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
     pid = os.posix_spawnp("cp", argv, environment)
-    _, status = os.waitpid(pid, 0)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except BaseException:
+        # It would go on making what is being removed.
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        raise
     if status != 0:
         raise PrepareError(f"cannot copy {tree.lower[0]} to {target}")
 

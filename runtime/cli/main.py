@@ -5,6 +5,7 @@ The only place that prints an error and makes an exit code of it.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # builtin; `signal` makes enums of it, which takes 3 ms
 import os
 import sys
 
@@ -25,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name) and return the exit code."""
     invocation: Invocation | None = None
     verb = options.PROGRAM
+    blocked = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
     try:
+        # The launcher blocked it, for want of anybody to catch it until here.
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
         invocation = options.parse(sys.argv[1:] if argv is None else argv)
         verb = invocation.command.path[-1]
         if invocation.command.needs_root and os.geteuid() != 0:
@@ -60,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{verb}: internal error: {type(error).__name__}: {error} (--debug shows where; please report it)"
         )
         return OWN_ERROR
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, blocked)
 
 
 def complain(text: str) -> None:

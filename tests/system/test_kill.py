@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -136,7 +136,7 @@ def moments(at: Installation, operation: Operation) -> list[float]:
     return [whole * (index + chance.random()) / MOMENTS for index in range(MOMENTS)]
 
 
-def ended_by(process: subprocess.Popen[bytes], moment: float) -> int | None:
+def ended_by(process: subprocess.Popen[Any], moment: float) -> int | None:
     try:
         return process.wait(moment)
     except subprocess.TimeoutExpired:
@@ -292,3 +292,24 @@ def test_a_collection_killed_over_and_over_gets_done(installation: Installation)
         if ended_by(process, 0.02 + 0.03 * chance.random()) is None:
             kill(process)
     check_all_is_well(installation, "gc killed over and over")
+
+
+@pytest.mark.parametrize("verb", ["list", "prepare", "run"])
+def test_an_interrupt_at_any_moment_is_no_error(verb: str, installation: Installation) -> None:
+    """^C while Python starts, while it works, and when the pod runs."""
+    args = {"list": ["list"], "prepare": ["prepare", "--no-overlay", installation.good]}.get(
+        verb, ["run", "--net=none", installation.good]
+    )
+    for moment in moments(installation, Operation(verb, lambda _: args)):
+        process = subprocess.Popen(
+            installation.site.command(*args), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        interrupted = ended_by(process, moment) is None
+        if interrupted:
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        # -SIGINT: it came before there was anything but the launcher, or to the supervisor before it listens.
+        expected = (0, 130, 143, -signal.SIGINT) if interrupted else (0,)
+        assert (errors, process.returncode in expected) == ("", True), process.returncode
+        installation.site.see()
+    check_all_is_well(installation, f"{verb} interrupted")
