@@ -99,7 +99,7 @@ def machine(booted: uml.Guest) -> Iterator[Machine]:
     left = booted(
         "if [ -e supervisor ]; then pid=$(cat supervisor); rm supervisor; "
         "kill -TERM $pid; kill -TERM $pid; while [ -e /proc/$pid ]; do sleep 0.05; done; fi; "
-        f"cd {ROOT}; find . -mindepth 1 -type d -not -path ./rkt-py"
+        f"cd {ROOT}; find . -mindepth 1 -depth -type d -not -path ./rkt-py -print -exec rmdir {{}} ';'"
     )
     assert left.stdout == ""
 
@@ -244,6 +244,18 @@ def test_entered_process_is_in_the_apps_cgroup(machine: Machine) -> None:
     assert machine.guest.ok(f"mkdir {outside}; echo $$ >{outside}/cgroup.procs; {enter}") == "0::/app-a\n"
     machine.guest.ok(f"rmdir {outside}")
     assert machine.guest(f"$RKT enter --app=b {uuid} /bin/sh -c {shlex.quote(HOG)}").code == 137
+
+
+def test_entered_process_does_not_hold_the_cgroup_of_a_pod_that_ends(machine: Machine) -> None:
+    uuid = machine.start(app("echo ready; exec sleep 1000", "--name=a"))
+    machine.guest.ok(f"$RKT enter {uuid} /bin/sleep 1000 >/dev/null 2>&1 &")
+    machine.guest.ok(
+        f"until [ $(grep -c . {ROOT}/rkt-py/{uuid}/app-a/cgroup.procs) = 3 ]; do sleep 0.05; done"
+    )
+    machine.guest.ok(
+        "pid=$(cat supervisor); rm supervisor; kill -TERM $pid; while [ -e /proc/$pid ]; do sleep 0.05; done"
+    )
+    assert machine.cgroups() == ["rkt-py"]
 
 
 def test_nodes_can_be_made_by_who_retains_the_capability(machine: Machine) -> None:
