@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import prctl  # type: ignore[import-untyped]
+import prctl
 
 
 def settle(name: str, *, parent_death_signal: int | None = None, capabilities: Iterable[str] = ()) -> None:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import prctl  # type: ignore[import-untyped]
+import prctl
 
 from rkt_py.aci.errors import BadImage
 from rkt_py.runtime.imagestore import Image, ImageStore

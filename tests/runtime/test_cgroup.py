@@ -279,7 +279,8 @@ def test_limits_on_v2() -> None:
 
 def test_controllers_are_passed_on_from_the_top_before_they_are_used() -> None:
     directories, _ = cgroup.plan(layout(V2), UUID, {"a": [memory("64Mi")]})
-    assert [os.path.normpath(f"{item.path}/{file}") for item in directories for file, _, _ in item.settings] == [
+    files = [f"{item.path}/{file}" for item in directories for file, _, _ in item.settings]
+    assert [os.path.normpath(file) for file in files] == [
         "/sys/fs/cgroup/cgroup.subtree_control",
         "/sys/fs/cgroup/rkt-py/cgroup.subtree_control",
         f"/sys/fs/cgroup/rkt-py/{UUID}/pids.max",

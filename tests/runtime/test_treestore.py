@@ -97,10 +97,12 @@ CASES = {
 
 @pytest.mark.parametrize("images, expected", [pytest.param(*case, id=id) for id, case in CASES.items()])
 def test_rendering(store: ImageStore, images: list[str], expected: str) -> None:
+    made = []
     for text in images:
         name, _, rest = text.partition(":")
         files, dependencies, whitelist = (part.strip() for part in (rest + "||").split("|")[:3])
-        image = make(store, name, files, dependencies, whitelist)
+        made.append(make(store, name, files, dependencies, whitelist))
+    image = made[-1]
     assert not image.is_plain or len(images) == 1
     assert shown(treestore.render(image, store)) == expected
 
@@ -224,7 +226,7 @@ def test_an_image_among_its_own_dependencies_is_refused(store: ImageStore) -> No
 
 
 def test_what_is_there_twice_costs_once(store: ImageStore) -> None:
-    make(store, "i0", "f")
+    image = make(store, "i0", "f")
     for number in range(1, 40):
         # Without a memory, 2 to the power of 40 images.
         image = make(store, f"i{number}", f"f{number}", f"i{number - 1} i{number - 1}")

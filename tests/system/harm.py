@@ -247,7 +247,8 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = PATI
 def small_disk(where: Path, megabytes: int, *, inodes: int = 20_000) -> Iterator[SmallDisk]:
     """A tmpfs of this size, in a mount namespace that is nobody else's."""
     where.mkdir()
-    script = f'mount -t tmpfs -o size={megabytes}m,nr_inodes={inodes},mode=0755 small "$0" && echo ready && exec cat'
+    options = f"size={megabytes}m,nr_inodes={inodes},mode=0755"
+    script = f'mount -t tmpfs -o {options} small "$0" && echo ready && exec cat'
     holder = subprocess.Popen(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(where)],
         stdin=subprocess.PIPE,
