@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from rkt_py.aci.value import replace
-from rkt_py.runtime import cgroup, plan, start, treestore
+from rkt_py.runtime import cgroup, facts, plan, treestore
 from rkt_py.runtime.errors import PodError
 from rkt_py.runtime.imagestore import ImageStore
 
@@ -82,7 +82,7 @@ def make_plan(pod: Pod, app: RuntimeApp, argv: Sequence[str], *, terminal: bool)
     config = pod.runtime_config()
     tree = treestore.render(store.resolve(app.image.id), store)
     layout = cgroup.detect()
-    facts = start.app_facts(pod.paths, app, tree, config, devices=layout.has("devices"))
+    of_app = facts.app_facts(pod.paths, app, tree, config, devices=layout.has("devices"))
     assert app.app is not None
     about_pod = plan.PodFacts(
         uuid=pod.uuid,
@@ -93,7 +93,7 @@ def make_plan(pod: Pod, app: RuntimeApp, argv: Sequence[str], *, terminal: bool)
         interactive=terminal,
         term=os.environ.get("TERM", ""),
     )
-    main = plan.main_process(app.app, app.name, facts, about_pod)
+    main = plan.main_process(app.app, app.name, of_app, about_pod)
     process = replace(main, argv=tuple(argv), stdio=plan.TTY if terminal else plan.INHERIT)
     recorded = pod.read("subcgroup").decode().splitlines()
     cgroups = tuple(

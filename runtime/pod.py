@@ -183,6 +183,11 @@ class Pod:
             self._take("is not prepared")
         self._move(RUN, "is not prepared")
 
+    def claim(self) -> None:
+        """Lock a prepared pod, so that nobody else runs or removes it."""
+        self._demand(self.directory == PREPARED, "is not prepared")
+        self._take("is not prepared")
+
     def to_exited_garbage(self) -> None:
         """Mark an exited pod; gc's grace period counts from here."""
         self._demand(self.directory == RUN and self._exclusive, "is not exited")

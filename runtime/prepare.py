@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from rkt_py.aci import podmanifest
+from rkt_py.runtime import child, facts, treestore
 from rkt_py.runtime import pod as pods
-from rkt_py.runtime import treestore
 from rkt_py.runtime.errors import PrepareError
 
 TYPE_CHECKING = False
@@ -68,9 +68,7 @@ def _copy_tree(tree: Tree, target: str) -> None:
     try:
         _, status = os.waitpid(pid, 0)
     except BaseException:
-        # It would go on making what is being removed.
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+        child.end(pid)  # it would go on making what is being removed
         raise
     if status != 0:
         raise PrepareError(f"cannot copy {tree.lower[0]} to {target}")
@@ -112,6 +110,7 @@ def prepare(
     check_volumes(manifest)
     manifest_bytes = _manifest_bytes(manifest)
     trees = {app.name: treestore.render(images[app.name], store) for app in manifest.apps}
+    facts.check(paths, manifest, trees, config)
     pod = pods.create(paths)
     try:
         pod.write("pod", manifest_bytes)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rkt_py.runtime.cgroup import CgroupDirectory
     from rkt_py.runtime.plan import Op, Plan, PlanApp, Process
 
+
 def _op(memory: kernel.PlanMemory, op: Op) -> dict[str, int]:
     flags = 0
     for flag in op.flags:

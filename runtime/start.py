@@ -1,7 +1,7 @@
 """Start: a pod on disk becomes a running one.
 
-What the plan needs to know is looked up here, in the images by fd and of the host; `plan.make()` decides;
-the supervisor does. Nothing of an image is opened but by `kernel.open_in_root`.
+What the plan needs to know is looked up, of the apps by facts.py and of the host here; `plan.make()` decides;
+the supervisor does.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ import os
 import stat
 
 from rkt_py.aci.value import value
-from rkt_py.runtime import capability, cgroup, kernel, network, passwd, plan, seccomp, stage1, treestore
-from rkt_py.runtime.errors import PlanError
+from rkt_py.runtime import cgroup, kernel, network, plan, stage1, treestore
+from rkt_py.runtime.facts import app_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rkt_py.aci.podmanifest import PodManifest, RuntimeApp
+    from rkt_py.aci.podmanifest import PodManifest
     from rkt_py.runtime.imagestore import Image, ImageStore
     from rkt_py.runtime.network import NetworkChoice
-    from rkt_py.runtime.paths import Paths
-    from rkt_py.runtime.plan import AppFacts, Plan, PodFacts
+    from rkt_py.runtime.plan import Plan, PodFacts
     from rkt_py.runtime.pod import Pod, RuntimeConfig
     from rkt_py.runtime.treestore import Tree
-
-MAX_PASSWD = 1 << 20
 
 
 @value
@@ -39,94 +36,6 @@ class StartRequest:
     dns_options: tuple[str, ...] = ()
     hosts_entries: tuple[str, ...] = ()
     debug: bool = False
-
-
-class Root:
-    """An app's root as its layers show it before it is mounted: what is in the topmost one that has it."""
-
-    def __init__(self, lower: tuple[str, ...]) -> None:
-        self._fds = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lower]
-
-    def __enter__(self) -> Root:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for fd in self._fds:
-            os.close(fd)
-
-    def _open(self, path: str, flags: int) -> int | None:
-        for fd in self._fds:
-            try:
-                return kernel.open_in_root(fd, path, flags)
-            except FileNotFoundError:
-                continue
-        return None
-
-    def read(self, path: str) -> bytes | None:
-        """Return a regular file's bytes, None if it is not there. Raises PlanError for what is no file."""
-        # O_NONBLOCK: a fifo named passwd must not hold us up. /dev/zero is no regular file either.
-        try:
-            fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        except OSError as error:
-            raise PlanError(f"the image's {path}: {os.strerror(error.errno or 0)}") from None
-        if fd is None:
-            return None
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise PlanError(f"the image's {path} is not a regular file")
-            if status.st_size > MAX_PASSWD:
-                raise PlanError(f"the image's {path} is larger than {MAX_PASSWD >> 20} MiB")
-            return os.read(fd, MAX_PASSWD)
-        finally:
-            os.close(fd)
-
-    def owner(self, path: str) -> tuple[int, int] | None:
-        """Return the uid and gid that own a file, None if it is not there."""
-        try:
-            fd = self._open(path, os.O_PATH)
-        except OSError:
-            return None
-        if fd is None:
-            return None
-        try:
-            status = os.fstat(fd)
-            return status.st_uid, status.st_gid
-        finally:
-            os.close(fd)
-
-
-def app_facts(paths: Paths, app: RuntimeApp, tree: Tree, config: RuntimeConfig, *, devices: bool) -> AppFacts:
-    """Look up what the plan needs to know of an app. Raises PlanError."""
-    assert app.app is not None
-    with Root(tree.lower) as root:
-        user = passwd.resolve(app.app.user, app.app.group, read=root.read, stat=root.owner)
-    if config.disable_capabilities:
-        capabilities = capability.every()
-    else:
-        capabilities = capability.bounding(app.app.isolators)
-    if not devices and not config.disable_capabilities and not _retains(app):
-        # Nobody but the devices controller keeps the root of a pod from making a node of the host's disk.
-        capabilities &= ~(1 << capability.NUMBERS["CAP_MKNOD"])
-    if config.disable_seccomp:
-        program = b""
-    else:
-        program = seccomp.program(app.app.isolators, capabilities, paths.seccomp_cache)
-    return plan.AppFacts(
-        lower=tree.lower if config.overlay else (),
-        uid=user.uid,
-        gid=user.gid,
-        capabilities=capabilities,
-        seccomp=program,
-        home=user.home,
-        user=user.name,
-        shell=user.shell,
-    )
-
-
-def _retains(app: RuntimeApp) -> bool:
-    assert app.app is not None
-    return app.app.isolator("os/linux/capabilities-retain-set") is not None
 
 
 def _devices(manifest: PodManifest) -> Iterator[str]:

@@ -6,9 +6,7 @@ import os
 
 from rkt_py.aci.errors import BadImage
 from rkt_py.aci.value import value
-
-# Not from `signal`, whose import makes enums (docs/architecture.md, the hot path).
-SIGKILL = 9
+from rkt_py.runtime import child
 
 PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bin", "unpack")
 
@@ -65,7 +63,7 @@ def unpack(
             report = file.read()
         status = _wait(pid)
     except BaseException:
-        _end(pid)
+        child.end(pid)
         raise
     return _result(report.decode(errors="replace"), status)
 
@@ -75,16 +73,6 @@ def _wait(pid: int) -> int:
         return os.waitpid(pid, 0)[1]
     except ChildProcessError:  # the caller ignores SIGCHLD: the report has to do
         return 0
-
-
-def _end(pid: int) -> None:
-    """End the extractor, unless it was waited for: then its number may be another's."""
-    try:
-        if os.waitpid(pid, os.WNOHANG)[0] == 0:
-            os.kill(pid, SIGKILL)
-            os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass
 
 
 def _arguments(

@@ -63,8 +63,10 @@ def run_prepared(invocation: Invocation) -> int:
         _check_interactive(manifest, config)
         images = {app.name: store.resolve(app.image.id) for app in manifest.apps}
         preparation.check_volumes(manifest)
-        pod.to_run()
+        # Before the pod is used up by moving: this may fail, on a full disk say.
+        pod.claim()
         pod.write("runtime-config", config.json())
+        pod.to_run()
         start.start(pod, manifest, config, images, store, _request(invocation))
     raise AssertionError("start() does not return")
 

@@ -64,6 +64,11 @@ def image(name: str, data: bytes | Callable[[], bytes], *says: str) -> Case:
     return Case(name, lambda directory: _write(directory, data), ("bad.aci", *says))
 
 
+def refused(name: str, data: bytes | Callable[[], bytes], *says: str) -> Case:
+    """An image whose app cannot be run, which is known before there is a pod."""
+    return started(name, data, *says, exited=False)
+
+
 def started(name: str, data: bytes | Callable[[], bytes], *says: str, exited: bool = True) -> Case:
     """An image that can be stored and not be run."""
     return Case(name, lambda directory: _write(directory, data), says, exited=exited)
@@ -316,40 +321,41 @@ APPS = [
         "format",
     ),
     started("a program by a name nobody has", program(exec=["nope"]), '"nope"', "No such file"),
-    started("an unknown user", program(user="nobody-there"), "nobody-there"),
-    started("an unknown group", program(group="nobody-there"), "nobody-there"),
+    refused("an unknown user", program(user="nobody-there"), "nobody-there"),
+    refused("an unknown group", program(group="nobody-there"), "nobody-there"),
     *[
-        started(f"the user {user}", program(user=user), user)
+        refused(f"the user {user}", program(user=user), user)
         for user in ("-1", "4294967295", "4294967296", "0x0", "1e3", "/nope")
     ],
-    *[started(f"the group {group}", program(group=group), group) for group in ("-1", "4294967296")],
-    started("a passwd that is a fifo", passwd(entry("rootfs/etc/passwd", kind="fifo")), "/etc/passwd"),
-    started(
+    *[refused(f"the group {group}", program(group=group), group) for group in ("-1", "4294967296")],
+    refused("a passwd that is a fifo", passwd(entry("rootfs/etc/passwd", kind="fifo")), "/etc/passwd"),
+    refused(
         "a passwd that is a directory", passwd(entry("rootfs/etc/passwd", kind="directory")), "/etc/passwd"
     ),
-    started(
+    refused(
         "a passwd that is /dev/zero",
         passwd(entry("rootfs/etc/passwd", kind="character device", device=(1, 5))),
         "/etc/passwd",
     ),
-    started(
+    refused(
         "a passwd that never ends", passwd(entry("rootfs/etc/passwd", b"a:b:c\n" * 200_000)), "/etc/passwd"
     ),
-    started(
+    refused(
         "a passwd that is the host's",
         passwd(entry("rootfs/etc/passwd", kind="symlink", link="../../../../../../etc/passwd")),
         "/etc/passwd",
     ),
-    started("a passwd that is not text", passwd(entry("rootfs/etc/passwd", NOISE)), "somebody"),
+    refused("a passwd that is not text", passwd(entry("rootfs/etc/passwd", NOISE)), "somebody"),
     *[
         started(f"a /{name} that is a link", linked(name), f"/{name}", "symbolic link")
         for name in ("dev", "proc", "sys")
     ],
     *[
         started(f"a /{name} that is a file", bare(entry(f"rootfs/{name}", b"x")), f"/{name}")
-        for name in ("dev", "proc", "sys", "etc")
+        for name in ("dev", "proc", "sys")
     ],
-    started("a /etc that is a link", linked("etc"), "/etc"),
+    refused("a /etc that is a file", bare(entry("rootfs/etc", b"x")), "/etc"),
+    refused("a /etc that is a link", linked("etc"), "/etc"),
     started("a working directory that is not there", program(workingDirectory="/nope"), "/nope"),
     started(
         "a working directory that is a file",
@@ -387,7 +393,6 @@ PODS = [
         "a pod with a mount of no volume",
         {**POD, "apps": [{**APP, "image": {"id": "GOOD"}, "mounts": [{"volume": "v", "path": "/x"}]}]},
         '"v"',
-        exited=True,
     ),
 ]
 
@@ -407,12 +412,12 @@ COMMANDS = [
     run("an image with escapes in its path", ["HERE/\x1b[31m\x07.aci"], r"\x1b[31m\x07.aci"),
     run("an image whose path is not UTF-8", ["HERE/\udcff.aci"], r"\udcff.aci"),
     command("a file without a signature", ["run", "HERE/../good.aci"], "good.aci.asc"),
-    run("a memory limit in thousandths", ["GOOD", "--memory=16m"], "memory limit", "1 bytes", exited=True),
-    run("a memory limit of nothing", ["GOOD", "--memory=0"], "--memory", exited=True),
+    run("a memory limit in thousandths", ["GOOD", "--memory=16m"], "memory limit", "1 bytes"),
+    run("a memory limit of nothing", ["GOOD", "--memory=0"], "--memory"),
     run("a negative memory limit", ["GOOD", "--memory=-1G"], "-1G"),
     run("a CPU limit of words", ["GOOD", "--cpu=all"], "all"),
-    run("a user of words nobody has", ["GOOD", "--user=nobody-there"], "nobody-there", exited=True),
-    run("the user -1", ["GOOD", "--user=-1"], "-1", exited=True),
+    run("a user of words nobody has", ["GOOD", "--user=nobody-there"], "nobody-there"),
+    run("the user -1", ["GOOD", "--user=-1"], "-1"),
     run(
         "a volume whose source is not there",
         ["--volume=v,kind=host,source=HERE/nope", MOUNT, "GOOD"],
@@ -431,19 +436,16 @@ COMMANDS = [
         "a volume on /",
         [*VOLUME, "--mount=volume=v,target=/", "GOOD"],
         '"/"',
-        exited=True,
     ),
     run(
         "a volume on /proc",
         [*VOLUME, "--mount=volume=v,target=/proc/x", "GOOD"],
         "/proc/x",
-        exited=True,
     ),
     run(
         "a volume through ..",
         [*VOLUME, "--mount=volume=v,target=/bin/../../proc", "GOOD"],
         "/proc",
-        exited=True,
     ),
     run(
         "a volume of a directory on a file",
@@ -454,8 +456,8 @@ COMMANDS = [
     run("two apps of one name", ["GOOD", "GOOD"], '"good"'),
     run("an app name against the rules", ["GOOD", "--name=A/B"], "A/B"),
     run("a file of environments that is not there", ["--set-env-file=HERE/nope", "GOOD"], "HERE/nope"),
-    run("a capability nobody knows", ["GOOD", "--caps-retain=CAP_NOPE"], "CAP_NOPE", exited=True),
-    run("a system call nobody knows", ["GOOD", "--seccomp=mode=retain,nope"], "nope", exited=True),
+    run("a capability nobody knows", ["GOOD", "--caps-retain=CAP_NOPE"], "CAP_NOPE"),
+    run("a system call nobody knows", ["GOOD", "--seccomp=mode=retain,nope"], "nope"),
     command("a network nobody has", ["run", "--net=nope", "GOOD"], "nope"),
     run(
         "a UUID file that cannot be written",
