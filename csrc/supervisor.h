@@ -88,6 +88,7 @@ int open_in_root(int root_fd, const char *path, int flags, uint64_t resolve);
 
 /* supervisor_process.c */
 _Noreturn void process_exec(const struct rkt_process *process, const struct stdio *stdio, int error_fd);
+int process_drop_privileges(struct error *reterr);
 int process_wait_exec(int error_fd, struct error *ret_error);
 
 /* supervisor_init.c */

@@ -170,27 +170,48 @@ static _Noreturn void become(const struct app *app, const struct rkt_process *pr
         _exit(254);
 }
 
+/* Whether some app has a process that is not started yet. */
+static bool starts_more(void) {
+        const struct rkt_app *plan_apps = PLAN_ARRAY(struct rkt_app, plan->apps);
+
+        for (uint32_t i = 0; i < plan->apps.count; i++)
+                if (!apps[i].ended && apps[i].next < plan_apps[i].processes.count)
+                        return true;
+        return false;
+}
+
 static int start_process(int32_t index, const struct rkt_process *process, struct error *reterr) {
         struct app *app = &apps[index];
         struct stdio stdio = streams[index];
         struct event started = { .type = EVENT_PID, .app = index, .value = (int32_t) process->role };
-        int pipe_fds[2], r;
+        int pipe_fds[2], go[2], r;
 
         if (stdio.in < 0)
                 stdio.in = null_fd;
         if (process->stdio == RKT_STDIO_NULL)
                 stdio.out = stdio.err = null_fd;
-        if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        if (pipe2(pipe_fds, O_CLOEXEC) < 0 || pipe2(go, O_CLOEXEC) < 0)
                 return fail(reterr, errno, "make a pipe");
         app->pid = cgroups_fork(app->leaf);
         if (app->pid < 0)
                 return fail(reterr, errno, "fork");
-        if (app->pid == 0)
+        if (app->pid == 0) {
+                char end;
+
+                close(go[1]);
+                (void) !read(go[0], &end, 1);
                 become(app, process, &stdio, pipe_fds[1]);
+        }
         close(pipe_fds[1]);
-        /* The supervisor learns the pid as it is outside. */
+        close(go[0]);
+        /* The supervisor learns the pid as it is outside: to tell another's takes a capability. */
         (void) send_event(to_supervisor, &started, -1, app->pid);
-        r = process_wait_exec(pipe_fds[0], reterr);
+        r = starts_more() ? 0 : process_drop_privileges(reterr);
+        if (r < 0)
+                (void) kill(app->pid, SIGKILL);
+        close(go[1]);
+        if (r >= 0)
+                r = process_wait_exec(pipe_fds[0], reterr);
         close(pipe_fds[0]);
         if (r < 0) {
                 (void) waitpid(app->pid, NULL, 0);

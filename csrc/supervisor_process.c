@@ -112,6 +112,25 @@ static int set_users(const struct rkt_process *process, struct error *reterr) {
         return 0;
 }
 
+/* Keep nothing but the right to signal the pod's users: an app with CAP_SYS_PTRACE could make use of all that we may do. */
+int process_drop_privileges(struct error *reterr) {
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct data[2] = { { 0 } };
+
+        for (int capability = 0; capability < 64; capability++)
+                if (capability != CAP_KILL && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) {
+                        if (errno == EINVAL)
+                                break; /* past the last one this kernel knows */
+                        return fail(reterr, errno, "drop capability %d", capability);
+                }
+        data[0].permitted = data[0].effective = UINT32_C(1) << CAP_KILL;
+        if (syscall(SYS_capset, &header, data) < 0)
+                return fail(reterr, errno, "set the capabilities");
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+                return fail(reterr, errno, "set no_new_privs");
+        return 0;
+}
+
 /* The program's path: as given when there is a slash in it, else the first match in the search path. */
 static int find_program(const char *name, const char *search_path, char *ret_path, size_t size, struct error *reterr) {
         int found = ENOENT;

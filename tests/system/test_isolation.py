@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -334,6 +335,23 @@ def test_pid_1_holds_nothing_of_the_host_for_who_may_trace_it(pods: Pods) -> Non
     links = pods.sh(script, flags).lines
     assert links[:4] == ["/", "/dev/null", "/dev/null", "/dev/null"]
     assert {link.partition(":")[0] for link in links[4:]} == {"/dev/null", "anon_inode", "socket", "pipe"}
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_pid_1_has_no_capabilities_for_who_may_trace_it(pods: Pods, number: int) -> None:
+    look = [BUSYBOX, "--exec=/bin/cat", "--", "/proc/1/status"]
+    others = [[BUSYBOX, f"--name=other-{i}", "--exec=/bin/true", "--", "---"] for i in range(1, number)]
+    found = pods("run", "--net=none", *(arg for other in others for arg in other), *look).table
+    kill = 1 << 5
+    assert [int(found[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")] == [kill] * 3
+    assert [int(found[name], 16) for name in ("CapInh", "CapAmb")] == [0] * 2
+    assert found["NoNewPrivs"] == "1"
+
+
+def test_pid_1_ends_apps_of_other_users(pods: Pods) -> None:
+    script = "trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 1000 & wait $!; done"
+    running = pods.start_sh(script, "--user=1000", "--group=1000")
+    assert running.end(signal.SIGTERM) == Done(3, b"ready\ntold\n", b"")
 
 
 def test_session_keyring_of_the_caller_is_not_the_apps(pods: Pods) -> None:
