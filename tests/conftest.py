@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import host
@@ -17,6 +18,12 @@ from tests.rkt import Rkt
 BUSYBOX = Path("/bin/busybox")
 MUST_RUN = os.environ.get("RKT_MUST_RUN") == "1"
 SHARED_HOST = os.environ.get("RKT_SHARED_HOST") == "1"
+
+# The same examples at each run where a failure stops somebody else; other ones each time at a desk.
+# Nothing is written to the tree.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("new", database=None, deadline=None)
+hypothesis.settings.load_profile("same" if MUST_RUN else "new")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
