@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -413,9 +414,15 @@ static void handle_signal(int signal_fd, pid_t pid, unsigned int *stops) {
                         break;
                 }
                 (void) kill(pid, SIGTERM);
+                (void) kill(pid, SIGCONT);
+                /* Should pid 1 itself be kept from ending the pod in time: who may trace it can stop it. */
+                (void) setitimer(ITIMER_REAL, &(struct itimerval){ .it_value.tv_sec = plan->stop_timeout_ms / 1000 + 2 }, NULL);
                 break;
         default:
-                (void) kill(pid, (int) info.ssi_signo);
+                if (info.ssi_signo == SIGALRM && info.ssi_code == SI_KERNEL)
+                        (void) kill(pid, SIGKILL);
+                else
+                        (void) kill(pid, (int) info.ssi_signo);
         }
 }
 

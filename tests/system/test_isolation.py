@@ -348,6 +348,12 @@ def test_pid_1_has_no_capabilities_for_who_may_trace_it(pods: Pods, number: int)
     assert found["NoNewPrivs"] == "1"
 
 
+def test_pid_1_that_an_app_stopped_is_woken_to_end_the_pod(pods: Pods) -> None:
+    running = pods.start_sh("probe trace 1; echo ready; exec sleep 1000", "--caps-retain=CAP_SYS_PTRACE")
+    assert "ptrace 0" in running.out.decode()
+    assert running.end(signal.SIGTERM).code == 143
+
+
 def test_pid_1_ends_apps_of_other_users(pods: Pods) -> None:
     script = "trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 1000 & wait $!; done"
     running = pods.start_sh(script, "--user=1000", "--group=1000")

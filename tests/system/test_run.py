@@ -191,7 +191,7 @@ def test_other_signals_are_passed_on_to_the_app(pods: Pods, name: str) -> None:
 def test_killed_supervisor_takes_the_pod_along(pods: Pods) -> None:
     marker = f"9{random.randrange(10**8):08}"
     running = pods.start_sh(f"echo ready; exec sleep {marker}")
-    (pid,) = processes(f"sleep\0{marker}")
+    (pid,) = processes(marker)
     pidfd = os.pidfd_open(int(pid))
     running.end(signal.SIGKILL)
     try:
