@@ -13,6 +13,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ast
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
@@ -72,6 +73,21 @@ def is_fresh(modules: Modules) -> bool:
     return True
 
 
+def without_docstrings(source: bytes) -> ast.Module:
+    """Parse a module without what only people read: a third of the file, which is read at each start."""
+    import ast
+
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, False):
+            # A body may not be empty, and nothing may stand before `from __future__`.
+            if len(node.body) > 1:
+                del node.body[0]
+            else:
+                node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
+    return tree
+
+
 def write(path: str) -> None:
     """Write the file of hot modules; where that cannot be, everything works without."""
     for name in ENTRIES:
@@ -89,7 +105,7 @@ def write(path: str) -> None:
                 continue
             status = os.stat(source)
             with open(source, "rb") as file:
-                code = compile(file.read(), source, "exec", dont_inherit=True)
+                code = compile(without_docstrings(file.read()), source, "exec", dont_inherit=True)
             stamp = (status.st_mtime_ns, status.st_size)
             modules[name] = (source, is_package, *stamp, marshal.dumps(code))
         temporary = f"{path}.{os.getpid()}"
@@ -121,7 +137,10 @@ def begin(path: str, modules: Modules | None) -> None:
         if modules is not None and is_fresh(modules):
             sys.meta_path.insert(0, Finder(modules))
         elif os.geteuid() == 0:
-            write(path)
+            # Not our own: what runs here may be the code of the old file.
+            from rkt_py import hot
+
+            hot.write(path)
     from rkt_py.runtime.cli.main import main
 
     leave(main())

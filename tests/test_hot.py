@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import shutil
 import subprocess
@@ -57,6 +58,16 @@ def test_a_changed_source_counts_at_once(package: Path) -> None:
     main.write_text(main.read_text() + '\nos.write(1, b"changed\\n")\n')
     assert version(package).startswith("changed\n")
     assert version(package).startswith("changed\n")
+
+
+@pytest.mark.root
+def test_a_new_maker_makes_it_anew(package: Path) -> None:
+    version(package)
+    (package / "hot.py").write_text(
+        (package / "hot.py").read_text().replace("ENTRIES = (", 'ENTRIES = ("json", ')
+    )
+    version(package)
+    assert b"json" in marshal.loads(hot(package).read_bytes())["rkt_py.hot"][4]
 
 
 @pytest.mark.root
