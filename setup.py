@@ -86,12 +86,12 @@ LAUNCHER = Program("rkt-py", "launcher", ("-Os", "-static"), musl=True)
 PROGRAMS = [
     LAUNCHER,
     Program("supervisor", "supervisor", ("-Os", "-static-pie"), musl=True),
-    # Debian has libisal as a shared library only; the rest of what it reads archives with is linked in.
+    # libisal it loads when it runs, where there is one; the rest of what it reads archives with is linked in.
     Program(
         "unpack",
         "unpack",
         ("-O2", "-fPIE", "-pie", "-pthread"),
-        libraries=("-lisal", "-l:libzstd.a", "-l:liblzma.a", "-l:libbz2.a", "-l:libcrypto.a"),
+        libraries=("-l:libz.a", "-l:libzstd.a", "-l:liblzma.a", "-l:libbz2.a", "-l:libcrypto.a"),
     ),
 ]
 

@@ -7,10 +7,10 @@
  * Each is a thread, the extractor the first one; rings are between them. What goes wrong upstream reaches the extractor
  * behind the bytes that came before it, so the first error of the archive is the one reported.
  *
- * Built with every csrc/unpack_*.c and -pthread. Libraries: libzstd, liblzma, libbz2 and libcrypto (SHA-512 alone) are
- * linked in; libisal, which Debian has as a shared library only, and libc are not:
+ * Built with every csrc/unpack_*.c and -pthread. Libraries: libz, libzstd, liblzma, libbz2 and libcrypto (SHA-512 alone)
+ * are linked in, libc is not; libisal is loaded at run time where there is one:
  *
- *     gcc -O2 -fPIE -pie -pthread csrc/unpack*.c -o unpack -lisal -l:libzstd.a -l:liblzma.a -l:libbz2.a -l:libcrypto.a */
+ *     gcc -O2 -fPIE -pie -pthread csrc/unpack*.c -o unpack -l:libz.a -l:libzstd.a -l:liblzma.a -l:libbz2.a -l:libcrypto.a */
 
 #define _GNU_SOURCE
 #define OPENSSL_SUPPRESS_DEPRECATED
@@ -280,7 +280,7 @@ static bool parse_number(const char *text, uint64_t most, uint64_t *ret) {
         return *end == '\0' && errno == 0 && *ret <= most;
 }
 
-enum { SOURCE, INTO, KEEP, REPORT, PARENT, MAX_ENTRIES, MAX_SIZE, MAX_MANIFEST, SYNC };
+enum { SOURCE, INTO, KEEP, REPORT, PARENT, MAX_ENTRIES, MAX_SIZE, MAX_MANIFEST, SYNC, ZLIB };
 
 static int parse_options(int argc, char **argv, uint64_t *values) {
         static const struct option known[] = {
@@ -293,15 +293,16 @@ static int parse_options(int argc, char **argv, uint64_t *values) {
                 { "max-size", required_argument, NULL, MAX_SIZE },
                 { "max-manifest", required_argument, NULL, MAX_MANIFEST },
                 { "sync", no_argument, NULL, SYNC },
+                { "zlib", no_argument, NULL, ZLIB },
                 { 0 },
         };
         int option;
 
         while ((option = getopt_long(argc, argv, "", known, NULL)) >= 0) {
-                if (option > SYNC)
+                if (option > ZLIB)
                         return -EINVAL;
                 values[option] = 1;
-                if (option != SYNC && !parse_number(optarg, option < PARENT ? INT_MAX : INT64_MAX, &values[option]))
+                if (option < SYNC && !parse_number(optarg, option < PARENT ? INT_MAX : INT64_MAX, &values[option]))
                         return -EINVAL;
         }
         return optind == argc && values[SOURCE] != UINT64_MAX && values[INTO] != UINT64_MAX ? 0 : -EINVAL;
@@ -320,7 +321,7 @@ int main(int argc, char **argv) {
         static struct line line = { .gate = PTHREAD_MUTEX_INITIALIZER };
         static struct tar tar;
         struct error error = { 0 };
-        uint64_t values[SYNC + 1] = {
+        uint64_t values[ZLIB + 1] = {
                 [SOURCE] = UINT64_MAX, [INTO] = UINT64_MAX, [KEEP] = UINT64_MAX, [REPORT] = STDOUT_FILENO,
                 [MAX_ENTRIES] = 1000000, [MAX_SIZE] = UINT64_C(32) << 30, [MAX_MANIFEST] = 4 << 20,
         };
@@ -329,7 +330,7 @@ int main(int argc, char **argv) {
 
         if (parse_options(argc, argv, values) < 0) {
                 fprintf(stderr, "usage: unpack --source FD --into FD [--keep FD] [--report FD] [--parent PID] [--sync]\n"
-                                "              [--max-entries N] [--max-size BYTES] [--max-manifest BYTES]\n");
+                                "              [--max-entries N] [--max-size BYTES] [--max-manifest BYTES] [--zlib]\n");
                 return 2;
         }
         options = (struct options) {
@@ -338,6 +339,9 @@ int main(int argc, char **argv) {
                 .limits = { .entries = values[MAX_ENTRIES], .size = values[MAX_SIZE], .manifest = values[MAX_MANIFEST] },
         };
         line.options = &options;
+        /* Now, while the root is the machine's own and pages may still be made executable. */
+        if (!values[ZLIB])
+                decompress_load();
         umask(0);
         /* Both then are errors of write(2), which are reported. */
         signal(SIGPIPE, SIG_IGN);

@@ -138,6 +138,7 @@ struct compression {
         const char *name;
         int (*run)(struct cursor *in, struct ring *out, struct error *reterr);
 };
+void decompress_load(void);
 const struct compression *compression_of(const uint8_t *bytes, size_t size);
 
 /* unpack_tar.c */
