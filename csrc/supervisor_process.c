@@ -24,11 +24,14 @@
 
 #define MAX_ARGUMENTS 4096
 
+/* Not by signal(3): C libraries keep the first real-time signals for themselves, and whoever started us may have had
+ * another one, which ignored them. */
 static void reset_signals(void) {
+        static const uint64_t default_action[4];
         sigset_t none;
 
-        for (int signal_number = 1; signal_number < NSIG; signal_number++)
-                (void) signal(signal_number, SIG_DFL);
+        for (int signal_number = 1; signal_number <= 64; signal_number++)
+                (void) syscall(SYS_rt_sigaction, signal_number, default_action, NULL, sizeof(uint64_t));
         sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -374,6 +374,22 @@ def test_session_keyring_of_the_caller_is_not_the_apps(pods: Pods) -> None:
     assert found == {"search": str(ENOKEY)}
 
 
+def test_no_signal_is_ignored_or_blocked_as_the_caller_had_it(pods: Pods) -> None:
+    """32 to 34 among them, which C libraries do not let go of."""
+
+    def ignore_all() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        ignored = (ctypes.c_uint64 * 4)(1)  # SIG_IGN
+        for number in range(1, 65):
+            if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD):
+                assert libc.syscall(13, number, ignored, None, 8) == 0  # rt_sigaction
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+
+    look = ["--exec=/bin/cat", "--", "/proc/self/status"]
+    found = pods("run", "--net=none", BUSYBOX, *look, preexec=ignore_all).table
+    assert [int(found[name], 16) for name in ("SigBlk", "SigIgn", "SigPnd")] == [0] * 3
+
+
 def test_umask_signals_and_session_are_an_apps_own(pods: Pods) -> None:
     assert pods.sh("umask", preexec=lambda: os.umask(0o077)).text == "0022\n"
     found = status(pods)
