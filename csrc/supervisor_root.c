@@ -176,8 +176,10 @@ static int mask_file(int target_fd) {
 }
 
 static int op_mask(int root_fd, const char *target) {
+        static int first = -1;
         _cleanup_close_ int fd = open_in_root(root_fd, target, O_PATH | O_NOFOLLOW, 0), empty = -1;
         struct stat st;
+        int r;
 
         if (fd == -ENOENT || fd == -ENOTDIR || fd == -EACCES)
                 return 0;
@@ -189,10 +191,18 @@ static int op_mask(int root_fd, const char *target) {
                 return 0;
         if (!S_ISDIR(st.st_mode))
                 return mask_file(fd);
-        empty = new_mount("tmpfs", "size=0,nr_inodes=1,mode=0555", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+        /* One file system for all of them, cloned from where it was mounted first: a new one each would cost more than the
+         * rest of the masks together, and as much again at the end. */
+        if (first >= 0)
+                empty = (int) syscall(SYS_open_tree, first, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+        else
+                empty = new_mount("tmpfs", "size=0,nr_inodes=1,mode=0555", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
         if (empty < 0)
-                return empty;
-        return attach(empty, fd);
+                return first >= 0 ? -errno : empty;
+        r = attach(empty, fd);
+        if (r >= 0 && first < 0)
+                first = open_in_root(root_fd, target, O_PATH | O_NOFOLLOW, 0);
+        return r;
 }
 
 static int op_protect(int root_fd, const char *target, uint64_t attributes, bool recursive) {
