@@ -19,7 +19,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check --
 BUILD_PACKAGES := ca-certificates gcc libc6-dev musl-tools python3-dev python3-venv libcap-dev libseccomp-dev \
 	zlib1g-dev libzstd-dev liblzma-dev libbz2-dev libisal-dev libssl-dev
 RUN_PACKAGES := busybox-static libisal2 nftables
-TEST_PACKAGES := attr bzip2 clang git iproute2 libarchive-tools procps strace util-linux xz-utils zstd
+TEST_PACKAGES := attr binutils bzip2 clang git iproute2 libarchive-tools procps strace util-linux xz-utils zstd
 ifeq ($(shell uname -m),x86_64)
 # cgroup v2 with all controllers, where the host's are v1's.
 TEST_PACKAGES += user-mode-linux
