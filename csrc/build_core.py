@@ -23,5 +23,5 @@ ffi.set_source(
     '#include "rkt.h"',
     sources=["csrc/core.c"],
     include_dirs=["csrc"],
-    depends=["csrc/rkt.h"],
+    depends=["csrc/rkt.h", "csrc/open_in_root.h"],
 )

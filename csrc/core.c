@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
-#include <linux/openat2.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -25,6 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "open_in_root.h"
 #include "rkt.h"
 
 #ifndef MFD_EXEC
@@ -35,22 +35,8 @@
 #define P_PIDFD 3
 #endif
 
-/* Open a path of an image or a pod: never outside of root_fd, never through a magic link. */
 int rkt_open_in_root(int root_fd, const char *path, int flags, uint64_t resolve) {
-        struct open_how how = {
-                .flags = (uint64_t) (flags | O_CLOEXEC),
-                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve,
-        };
-
-        for (int attempt = 0; attempt < 32; attempt++) {
-                int fd = (int) syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
-
-                if (fd >= 0)
-                        return fd;
-                if (errno != EAGAIN && errno != EINTR)
-                        return -errno;
-        }
-        return -EAGAIN;
+        return open_in_root(root_fd, path, flags, resolve);
 }
 
 /* A network namespace that lives as long as this fd and the processes in it; its lo is up. Only the calling

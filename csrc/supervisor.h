@@ -84,7 +84,6 @@ void cgroups_remove(void);
 /* supervisor_root.c */
 int root_apply(int root_fd, const struct rkt_op *op, struct error *reterr);
 int root_pivot(int root_fd, struct error *reterr);
-int open_in_root(int root_fd, const char *path, int flags, uint64_t resolve);
 
 /* supervisor_process.c */
 _Noreturn void process_exec(const struct rkt_process *process, const struct stdio *stdio, int error_fd);

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -14,28 +13,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "open_in_root.h"
 #include "supervisor.h"
-
-#ifndef RESOLVE_IN_ROOT
-#error "linux headers of 5.6 or later are needed"
-#endif
-
-int open_in_root(int root_fd, const char *path, int flags, uint64_t resolve) {
-        struct open_how how = {
-                .flags = (uint64_t) (flags | O_CLOEXEC),
-                .mode = flags & O_CREAT ? 0644 : 0,
-                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve,
-        };
-        /* EAGAIN: a rename or mount somewhere on the host raced with "..". */
-        for (int attempt = 0; attempt < 32; attempt++) {
-                int fd = (int) syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
-                if (fd >= 0)
-                        return fd;
-                if (errno != EAGAIN && errno != EINTR)
-                        return -errno;
-        }
-        return -EAGAIN;
-}
 
 /* Open a directory inside the root, making what is missing, one component at a time: every one is opened
  * in the root anew, so that links inside the image are followed as the app would see them. */

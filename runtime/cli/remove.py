@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from rkt_py.aci.errors import RktError
 from rkt_py.runtime import gc as garbage
 from rkt_py.runtime.cli.main import complain
 from rkt_py.runtime.cli.options import Invocation
-from rkt_py.runtime.cli.uuids import pods_of
+from rkt_py.runtime.cli.uuids import each_pod
 
 
 def rm(invocation: Invocation) -> int:
     """Remove the files of pods that ended or never ran; print the UUID of each."""
-    failed = False
-    for pod in pods_of(invocation, lambda error: complain(f"rm: {error}")):
-        if pod is None:
-            failed = True
-            continue
-        with pod:
-            try:
-                garbage.remove(pod)
-            except RktError as error:
-                complain(f"rm: {error}")
-                failed = True
-                continue
-        print(f'"{pod.uuid}"')
-    if failed:
-        complain("rm: failed to remove one or more pods")
-        return 254
-    return 0
+    return each_pod(invocation, garbage.remove, doing="remove")
 
 
 def gc(invocation: Invocation) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 
-from rkt_py.aci.errors import RktError
-from rkt_py.runtime.cli.main import complain
 from rkt_py.runtime.cli.options import Invocation
-from rkt_py.runtime.cli.uuids import pods_of
+from rkt_py.runtime.cli.uuids import each_pod
 from rkt_py.runtime.errors import PodError
 from rkt_py.runtime.pod import Pod
 
@@ -16,32 +14,17 @@ SIGKILL, SIGTERM = 9, 15
 
 def stop(invocation: Invocation) -> int:
     """Ask pods to end, or with --force end them; print the UUID of each."""
-    failed = False
-    for pod in pods_of(invocation, lambda error: complain(f"stop: {error}")):
-        if pod is None:
-            failed = True
-            continue
-        with pod:
-            try:
-                stop_pod(pod, force=invocation.flag("force"))
-            except RktError as error:
-                complain(f"stop: error stopping pod: {error}")
-                failed = True
-                continue
-        print(f'"{pod.uuid}"')
-    if failed:
-        complain("stop: failed to stop one or more pods")
-        return 254
-    return 0
+    force = invocation.flag("force")
+    return each_pod(invocation, lambda pod: stop_pod(pod, force=force), doing="stop")
 
 
 def stop_pod(pod: Pod, *, force: bool = False) -> None:
     """Signal a pod's pid 1, by a pidfd that is sure to be its own. Raises PodError."""
     if pod.state != "running":
-        raise PodError(f'pod "{pod.uuid}" is not running')
+        raise PodError(f'error stopping pod: pod "{pod.uuid}" is not running')
     pid = pod.pid
     if pid is None:
-        raise PodError(f'pod "{pod.uuid}" is only starting: try again')
+        raise PodError(f'error stopping pod: pod "{pod.uuid}" is only starting: try again')
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

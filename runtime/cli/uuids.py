@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from rkt_py.aci.errors import RktError
 from rkt_py.runtime import pod as pods
+from rkt_py.runtime.cli.main import complain
 from rkt_py.runtime.cli.options import Invocation
 from rkt_py.runtime.errors import PodError
 from rkt_py.runtime.pod import Pod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 def uuids_of(invocation: Invocation) -> tuple[str, ...]:
@@ -29,11 +31,29 @@ def pod_of(invocation: Invocation) -> Pod:
     return pods.find(invocation.paths, uuids_of(invocation)[0])
 
 
-def pods_of(invocation: Invocation, report: Callable[[str], None]) -> Iterator[Pod | None]:
-    """Open the pods of a command line one by one: None for one that cannot be found, which is reported."""
+def each_pod(invocation: Invocation, act: Callable[[Pod], None], *, doing: str) -> int:
+    """Do something to each pod of a command line and print its UUID; what fails does not keep the others.
+
+    `doing` is the verb for the last word on it, "remove". Returns the exit code.
+    """
+    verb = invocation.command.path[-1]
+    failed = False
     for uuid in uuids_of(invocation):
         try:
-            yield pods.find(invocation.paths, uuid)
+            pod = pods.find(invocation.paths, uuid)
         except PodError as error:
-            report(f"cannot get pod: {error}")
-            yield None
+            complain(f"{verb}: cannot get pod: {error}")
+            failed = True
+            continue
+        with pod:
+            try:
+                act(pod)
+            except RktError as error:
+                complain(f"{verb}: {error}")
+                failed = True
+                continue
+        print(f'"{pod.uuid}"', flush=True)
+    if failed:
+        complain(f"{verb}: failed to {doing} one or more pods")
+        return 254
+    return 0
