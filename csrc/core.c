@@ -219,10 +219,6 @@ int rkt_spawn_supervisor(const char *path, int plan_fd, const int *fds, uint32_t
         return pid;
 }
 
-int rkt_rename_noreplace(int old_dir_fd, const char *old_name, int new_dir_fd, const char *new_name) {
-        return renameat2(old_dir_fd, old_name, new_dir_fd, new_name, RENAME_NOREPLACE) < 0 ? -errno : 0;
-}
-
 /* The f_type of statfs(2). */
 int64_t rkt_file_system_type(const char *path) {
         struct statfs fs;

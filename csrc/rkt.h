@@ -22,7 +22,6 @@
 #define RKT_NEW_IPC 4
 #define RKT_NEW_UTS 8
 #define RKT_NEW_CGROUP 16
-#define RKT_VERBOSE 32
 
 /* rkt_op.kind */
 #define RKT_OP_MOUNT 1
@@ -39,7 +38,6 @@
 /* rkt_op.flags */
 #define RKT_OP_RECURSIVE 1
 #define RKT_OP_IF_MISSING 2
-#define RKT_OP_FOLLOW_SOURCE 8
 #define RKT_OP_OPTIONAL 16
 #define RKT_OP_NO_SYMLINKS 32
 
@@ -152,7 +150,6 @@ int rkt_sealed_memfd(const char *name, const uint8_t *bytes, uint64_t size);
 int rkt_open_program(const char *path);
 int rkt_exec_supervisor(const char *path, int plan_fd, const int *fds, uint32_t n_fds);
 int rkt_spawn_supervisor(const char *path, int plan_fd, const int *fds, uint32_t n_fds, int *ret_pidfd);
-int rkt_rename_noreplace(int old_dir_fd, const char *old_name, int new_dir_fd, const char *new_name);
 int64_t rkt_file_system_type(const char *path);
 int rkt_wait_pidfd(int pidfd, int timeout_ms, int *ret_status);
 

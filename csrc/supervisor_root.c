@@ -232,8 +232,7 @@ static int op_bind(int root_fd, const struct rkt_op *op, const char *source, con
         int r;
 
         clone = (int) syscall(SYS_open_tree, AT_FDCWD, source,
-                              OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)
-                              | (op->flags & RKT_OP_FOLLOW_SOURCE ? 0 : AT_SYMLINK_NOFOLLOW));
+                              OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW | (recursive ? AT_RECURSIVE : 0));
         if (clone < 0 || fstat(clone, &st) < 0)
                 return fail(reterr, errno, "open the volume source %s", source);
         if (S_ISLNK(st.st_mode))

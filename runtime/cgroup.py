@@ -432,16 +432,16 @@ def mounts(layout: Layout) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def joined_by(directories: Sequence[CgroupDirectory], app: str) -> tuple[CgroupDirectory, ...]:
-    """Return where a process goes that is to be with an app: to its directories, else to the pod's."""
-    own = [item for item in directories if item.app == app and item.attach]
-    pods = {os.path.dirname(item.path) for item in own}
-    shared = [
-        item
-        for item in directories
-        if item.app is None
-        and item.attach
-        and item.path not in pods
-        and not (item.unified and os.path.dirname(item.path) in pods)
-    ]
-    return tuple(replace(item, app=app, settings=()) for item in (*own, *shared))
+def joined(recorded: Sequence[str], uuid: str, app: str) -> tuple[str, ...]:
+    """Return the directories that an app's processes are in, of all its pod has made: its own, else the pod's.
+
+    Of what was recorded, not of what would be planned now: who enters may be in another unit than who
+    started.
+    """
+    own, shared = f"/{uuid}/app-{app}", f"/{uuid}"
+    return tuple(
+        path
+        for path in recorded
+        if path.endswith(own)
+        or (path.endswith(shared) and f"{path}/app-{app}" not in recorded and f"{path}/init" not in recorded)
+    )

@@ -61,21 +61,6 @@ def target(pod: Pod, manifest: PodManifest, app: RuntimeApp) -> int:
     return pidfd
 
 
-def joined_cgroups(recorded: Sequence[str], uuid: str, app: str) -> tuple[str, ...]:
-    """Return the directories that the app's processes are in, of all that the pod has made.
-
-    Recorded, not planned again: what we may delegate to is not what the pod's starter could.
-    """
-    own = f"/{uuid}/app-{app}"
-    shared = f"/{uuid}"
-    return tuple(
-        path
-        for path in recorded
-        if path.endswith(own)
-        or (path.endswith(shared) and path + f"/app-{app}" not in recorded and f"{path}/init" not in recorded)
-    )
-
-
 def make_plan(pod: Pod, app: RuntimeApp, argv: Sequence[str], *, terminal: bool) -> Plan:
     """Decide how to run `argv` as the app itself is run."""
     store = ImageStore(pod.paths)
@@ -98,6 +83,6 @@ def make_plan(pod: Pod, app: RuntimeApp, argv: Sequence[str], *, terminal: bool)
     recorded = pod.read("subcgroup").decode().splitlines()
     cgroups = tuple(
         cgroup.CgroupDirectory(path, app.name, attach=True, unified=not os.path.exists(f"{path}/tasks"))
-        for path in joined_cgroups(recorded, pod.uuid, app.name)
+        for path in cgroup.joined(recorded, pod.uuid, app.name)
     )
     return plan.Plan("ENTER", "enter", (plan.PlanApp(app.name, "", (), (process,)),), cgroups=cgroups)

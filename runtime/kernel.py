@@ -21,9 +21,6 @@ _ffi: Any = _core.ffi
 PROGRAMS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bin")
 SUPERVISOR = os.path.join(PROGRAMS, "supervisor")
 
-RESOLVE_NO_XDEV = 0x01
-RESOLVE_NO_SYMLINKS = 0x04
-
 
 def _check(result: int, path: str | None = None) -> int:
     if result < 0:
@@ -43,11 +40,6 @@ def open_in_root(root_fd: int, path: str, flags: int, *, resolve: int = 0) -> in
 def new_netns() -> int:
     """Make a network namespace with its loopback up, and return the fd that keeps it. Raises OSError."""
     return _check(_lib.rkt_new_netns(), "a network namespace")
-
-
-def rename_noreplace(old_dir_fd: int, old: str, new_dir_fd: int, new: str) -> None:
-    """Rename unless the new name is taken (renameat2(2)). Raises FileExistsError, OSError."""
-    _check(_lib.rkt_rename_noreplace(old_dir_fd, os.fsencode(old), new_dir_fd, os.fsencode(new)), new)
 
 
 def file_system_type(path: str) -> int:

@@ -10,7 +10,6 @@
     cas/tmp/                        images and trees being written; a lock says by whom
     cas/seccomp/                    compiled filters
     pods/STATE/UUID/                embryo prepare prepared run exited-garbage garbage
-    locks/
 /run/rkt-py/                        gone at reboot
     networks/NAME/                  leases
 /etc/rkt-py/  /usr/lib/rkt-py/      configuration, local over system
@@ -50,10 +49,6 @@ class Paths:
     @property
     def seccomp_cache(self) -> str:
         return f"{self.data}/cas/seccomp"
-
-    @property
-    def locks(self) -> str:
-        return f"{self.data}/locks"
 
     @property
     def networks(self) -> str:

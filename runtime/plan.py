@@ -56,7 +56,6 @@ MASKED = (
 PROTECTED = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 RLIMIT_NOFILE = 7
-RLIMIT_CORE = 4
 
 NULL, STREAM, TTY, INHERIT = "NULL", "STREAM", "TTY", "INHERIT"
 
@@ -136,7 +135,7 @@ class AppFacts:
     home: str = "/"
     user: str = "root"
     shell: str = "/bin/sh"
-    device_volumes: frozenset[str] = frozenset()
+    groups: tuple[int, ...] = ()
 
 
 @value
@@ -336,7 +335,7 @@ def main_process(app: App, name: str, facts: AppFacts, pod: PodFacts) -> Process
         env=env,
         uid=facts.uid,
         gid=facts.gid,
-        groups=app.supplementary_gids,
+        groups=facts.groups,
         stdio=TTY if pod.interactive else STREAM,
         directory=app.working_directory or "/",
         search_path=path,

@@ -143,10 +143,6 @@ class Pod:
         locked = self._exclusive or not self._is_free()
         return _STATES[self.directory][locked]
 
-    @property
-    def is_locked_here(self) -> bool:
-        return self._exclusive
-
     def lock(self) -> bool:
         """Take the exclusive lock if it is free and the pod is still where it was seen."""
         if self._exclusive:

@@ -497,20 +497,17 @@ def test_pod_sees_the_hierarchies_it_is_in(
 
 def test_who_enters_joins_the_app_or_else_the_pod() -> None:
     apps = {"a": [memory("64Mi")], "b": []}
-    v1, _ = cgroup.plan(layout(HYBRID, ""), UUID, apps)
-    joined = {
-        item.path.removeprefix("/sys/fs/cgroup/").replace(UUID, "U") for item in cgroup.joined_by(v1, "a")
-    }
+
+    def joined(machine: tuple[str, str], controllers: str, app: str) -> set[str]:
+        directories, _ = cgroup.plan(layout(machine, controllers), UUID, apps)
+        paths = cgroup.joined([item.path for item in directories], UUID, app)
+        assert len(set(paths)) == len(paths)
+        return {path.removeprefix("/sys/fs/cgroup/").replace(UUID, "U") for path in paths}
+
     pod = {f"{name}/rkt-py/U" for name in ("devices", "freezer", "pids", "cpu,cpuacct", "systemd")}
-    assert joined == pod | {"memory/rkt-py/U/app-a"}
-    joined = {
-        item.path.removeprefix("/sys/fs/cgroup/").replace(UUID, "U") for item in cgroup.joined_by(v1, "b")
-    }
-    assert joined == pod | {"memory/rkt-py/U"}
-    v2, _ = cgroup.plan(layout(V2), UUID, apps)
-    (leaf,) = cgroup.joined_by(v2, "b")
-    assert leaf == CgroupDirectory(f"/sys/fs/cgroup/rkt-py/{UUID}/app-b", "b", (), attach=True, unified=True)
-    assert all(item.app == "a" and item.settings == () for item in cgroup.joined_by(v1, "a"))
+    assert joined(HYBRID, "", "a") == pod | {"memory/rkt-py/U/app-a"}
+    assert joined(HYBRID, "", "b") == pod | {"memory/rkt-py/U"}
+    assert joined(V2, "cpu memory pids", "b") == {"rkt-py/U/app-b"}
 
 
 # The kernel's
@@ -568,9 +565,9 @@ def test_plan_can_be_carried_out_here() -> None:
                         Path(item.path, file).write_text(text)
                     except OSError:
                         assert not required, (item.path, file, text)
-            for item in cgroup.joined_by(directories, "a"):
-                Path(item.path, "cgroup.procs").write_text(str(pid))
-                assert Path(item.path, "cgroup.procs").read_text().split() == [str(pid)]
+            for path in cgroup.joined([item.path for item in directories], uuid, "a"):
+                Path(path, "cgroup.procs").write_text(str(pid))
+                assert Path(path, "cgroup.procs").read_text().split() == [str(pid)]
             values = {
                 file: Path(item.path, file).read_text().strip()
                 for item in directories
