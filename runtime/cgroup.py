@@ -433,7 +433,7 @@ def mounts(layout: Layout) -> tuple[tuple[str, str], ...]:
 
 
 def joined(recorded: Sequence[str], uuid: str, app: str) -> tuple[str, ...]:
-    """Return the directories that an app's processes are in, of all its pod has made: its own, else the pod's.
+    """Return the directories of an app's processes, of all its pod has made: its own, else the pod's.
 
     Of what was recorded, not of what would be planned now: who enters may be in another unit than who
     started.
