@@ -67,7 +67,7 @@ class Guest:
             self.close()
             raise
 
-    def __call__(self, script: str, timeout: float = 20) -> Result:
+    def __call__(self, script: str, timeout: float = 60) -> Result:
         """Run a shell script to its end; what it starts in the background must not hold its output."""
         os.write(self._input, json.dumps([script, timeout]).encode() + b"\n")
         return Result(*self._read())
